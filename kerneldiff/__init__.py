@@ -1,0 +1,69 @@
+"""Fast and exact derivatives of kernels, on CPUs, for people who live in the scikit-learn world.
+
+A kernel is a scalar function of a few invariants of a pair of points, such as their weighted
+squared distance; everything else is geometry.  So the library is kernels *plus* operations, never
+kernels *times* operations, and a pair of tiles flows one way::
+
+      points X, Y                                                         N x M x ... entries
+           |                                                                      ^
+           v                                                                      |
+      invariants  ------------->  jets  ------------------------->  operation ----+
+      s = sum w (x - y)^2         F, F', F'', ... of s              gradient, Hessian, ...
+      knows the geometry          the only step that knows          the only step that knows
+                                  the kernel                        what is wanted
+
+Where things are:
+
+- ``tensors.py``, ``tanh.py``: the public functions and estimators; they check what comes in.
+- ``kernels.py``: from a scikit-learn kernel object to a short program over jets.
+- ``_core.pyx``: hands tiles of pairs to threads; the only place that knows memory and threads.
+- ``src/jets.h``: the list of kernels in C; ``src/tile.c``: the walk over a tile, compiled once for
+  each instruction set and real type; ``src/dispatch.c``: which of them can run here.
+- ``_reference.py``: the same functions in plain NumPy: oracle of the tests and baseline.
+"""
+
+import pathlib
+
+try:
+    import kerneldiff._core
+except ModuleNotFoundError as error:
+    _here = pathlib.Path(__file__).parent
+    if error.name == "kerneldiff._core" and (_here / "_core.pyx").exists():
+        raise ImportError(
+            f"kerneldiff was imported from its source folder, {_here}, which has no compiled "
+            "module and hides an installed kerneldiff. Start Python elsewhere (run `pytest`, not "
+            "`python -m pytest`), or install for development: see CONTRIBUTING.md."
+        ) from error
+    raise
+
+from kerneldiff._show_config import show_config
+from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
+from kerneldiff.tensors import (
+    gradient,
+    hessian,
+    hessian_diag,
+    kernel_matrix,
+    rbf_gradient,
+    rbf_hessian,
+    rbf_hessian_diag,
+    rbf_kernel,
+    tensor_blocks,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TanhBasis",
+    "gradient",
+    "hessian",
+    "hessian_diag",
+    "kernel_matrix",
+    "rbf_gradient",
+    "rbf_hessian",
+    "rbf_hessian_diag",
+    "rbf_kernel",
+    "show_config",
+    "tanh_basis",
+    "tanh_jacobian",
+    "tensor_blocks",
+]

@@ -1,0 +1,58 @@
+# The contract between C and Cython: what src/kd.h declares.
+from libc.stdint cimport int32_t
+
+
+cdef extern from "kd.h":
+    enum:
+        KD_PANEL_BYTES, KD_ROWS, KD_PAD_BYTES
+        KD_SQDIST, KD_DOT
+        KD_N_ISA
+
+    ctypedef struct kd_invariant:
+        int32_t kind, plain
+
+    ctypedef struct kd_instr:
+        int32_t op, dst, a, b, order, par
+
+    ctypedef struct kd_program:
+        int32_t n_inv, n_instr, n_buf, jet
+        const kd_invariant *inv
+        const kd_instr *instr
+        const double *par
+
+    ctypedef struct kd_call:
+        const kd_program *prog
+        Py_ssize_t n, m, d
+        const void *x
+        const void *y
+        const void *panels
+        const void *y_last
+        const void *weights
+        void *out
+        int32_t tensor, mixed, stream
+
+    ctypedef struct kd_tanh_call:
+        Py_ssize_t n, d, k
+        const void *x
+        const void *w
+        void *out
+        int32_t jacobian, stream
+
+    ctypedef struct kd_table:
+        size_t (*work_bytes)(const kd_program *, Py_ssize_t) noexcept nogil
+        size_t (*tanh_work_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*widen)(const double *, Py_ssize_t, void *) noexcept nogil
+        void (*pack)(const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                     void *) noexcept nogil
+        void (*tensor)(const kd_call *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       void *) noexcept nogil
+        void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*vmath)(int32_t, const void *, void *, Py_ssize_t) noexcept nogil
+        void (*fill)(void *, double, Py_ssize_t, int32_t) noexcept nogil
+
+    const char *kd_isa_name(int) noexcept nogil
+    int kd_isa_built(int) noexcept nogil
+    int kd_isa_supported(int) noexcept nogil
+    const kd_table *kd_get_table(int, int) noexcept nogil
+    int kd_n_jets() noexcept nogil
+    const char *kd_jet_name(int) noexcept nogil

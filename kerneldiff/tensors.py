@@ -1,0 +1,584 @@
+"""Dense tensors of kernel values and derivatives for all pairs of points.
+
+The functions here check what comes in, read the kernel, find or make the output, and call the
+compiled core once.  Nothing but the output and one packed copy of the points is ever stored.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from sklearn import get_config
+
+from kerneldiff import _core, kernels
+from kerneldiff._validation import check_choice, check_out, check_pair
+
+# Reused outputs beyond this size are written past the caches: they would not stay there anyway.
+_STREAM_BYTES = 2**25
+
+
+class _Tensor(NamedTuple):
+    """What the core is asked for."""
+
+    number: int  # its number in the core
+    order: int  # of the derivative
+    odd_in_y: dict  # for each allowed `wrt`, whether the derivative is of odd order in y
+    shape: object  # of the entries of a pair, from D
+
+
+_FIRST = {"x": False, "y": True}
+_SECOND = {"xx": False, "xy": True, "yx": True, "yy": False}
+_VALUE = _Tensor(0, 0, {None: False}, lambda d: ())
+_GRADIENT = _Tensor(1, 1, _FIRST, lambda d: (d,))
+_HESSIAN_DIAG = _Tensor(2, 2, _SECOND, lambda d: (d,))
+_HESSIAN = {
+    "full": _Tensor(3, 2, _SECOND, lambda d: (d, d)),
+    "packed": _Tensor(4, 2, _SECOND, lambda d: (d * (d + 1) // 2,)),
+}
+
+
+def _compute(tensor, kernel, X, Y, wrt, out):
+    """Check, read, find or make the output, compute.
+
+    `kernel` is a kernel object, or a term that has been read already.
+    """
+    check_choice("wrt", wrt, tensor.odd_in_y)
+    X, Y = check_pair(X, Y)
+    n, d = X.shape
+    program = kernels.compile_kernel(kernel, d, tensor.order)
+    shape = (n, Y.shape[0], *tensor.shape(d))
+    reused = out is not None
+    out = check_out(out, shape, X.dtype, X=X, Y=Y)
+    stream = reused and out.nbytes > _STREAM_BYTES
+    _core.tensor(program, X, Y, out, tensor.number, tensor.odd_in_y[wrt], stream)
+    return out
+
+
+def kernel_matrix(kernel, X, Y=None, *, out=None):
+    """Values of a kernel for all pairs of points.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        RBF, and products of it with ConstantKernel.
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    out : ndarray of shape (N, M), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y. It may be a
+        memory-mapped file.
+
+    Returns
+    -------
+    K : ndarray of shape (N, M)
+        ``K[i, j]`` is k(x_i, y_j). float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    TypeError
+        If a part of the kernel cannot be read; the part is named.
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    gradient, hessian_diag, hessian : Its derivatives.
+    tensor_blocks : The same block by block, for results larger than memory.
+
+    Notes
+    -----
+    An interrupt (Ctrl-C) ends the call within a second and may leave `out` partly written.
+
+    Differences of points are formed directly, so that an offset common to all points costs no
+    digits, unlike forms with ‖x‖² + ‖y‖² − 2x·y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import kernel_matrix
+    >>> kernel_matrix(RBF(1.0), np.array([[0.0], [1.0]])).round(3)
+    array([[1.   , 0.607],
+           [0.607, 1.   ]])
+    """
+    return _compute(_VALUE, kernel, X, Y, None, out)
+
+
+def gradient(kernel, X, Y=None, *, wrt="x", out=None):
+    """Gradient of a kernel for all pairs of points.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        RBF, and products of it with ConstantKernel.
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    wrt : {"x", "y"}, default="x"
+        The argument of k(x, y) that is differentiated. It is a partial derivative also for
+        ``Y=None``.
+    out : ndarray of shape (N, M, D), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y. It may be a
+        memory-mapped file.
+
+    Returns
+    -------
+    G : ndarray of shape (N, M, D)
+        ``G[i, j, a]`` is ∂k/∂x_a (or ∂k/∂y_a) at (x_i, y_j), in units of k over units of column a.
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    TypeError
+        If a part of the kernel cannot be read; the part is named.
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    hessian : Second derivatives.
+
+    Notes
+    -----
+    For k = F(s), s = Σ_d w_d (x_d − y_d)², it is ∂k/∂x_a = 2 F' w_a (x_a − y_a). An interrupt
+    (Ctrl-C) ends the call within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import gradient
+    >>> G = gradient(RBF(1.0), np.array([[0.0, 0.0], [1.0, 0.0]]))
+    >>> G.shape
+    (2, 2, 2)
+    >>> G[0].round(3)
+    array([[-0.   , -0.   ],
+           [ 0.607, -0.   ]])
+    """
+    return _compute(_GRADIENT, kernel, X, Y, wrt, out)
+
+
+def hessian_diag(kernel, X, Y=None, *, wrt="xx", out=None):
+    """Diagonals of the Hessian blocks of a kernel for all pairs of points.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        RBF, and products of it with ConstantKernel.
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    wrt : {"xx", "xy", "yx", "yy"}, default="xx"
+        The arguments of k(x, y) that are differentiated, in order.
+    out : ndarray of shape (N, M, D), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y. It may be a
+        memory-mapped file.
+
+    Returns
+    -------
+    H : ndarray of shape (N, M, D)
+        ``H[i, j, a]`` is ``hessian(kernel, X, Y, wrt=wrt)[i, j, a, a]``. float32 if X and Y are,
+        else float64; `out` if that was given.
+
+    Raises
+    ------
+    TypeError
+        If a part of the kernel cannot be read; the part is named.
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    hessian : The whole blocks.
+
+    Notes
+    -----
+    An interrupt (Ctrl-C) ends the call within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import hessian_diag
+    >>> hessian_diag(RBF(2.0), np.zeros((1, 3)))
+    array([[[-0.25, -0.25, -0.25]]])
+    """
+    return _compute(_HESSIAN_DIAG, kernel, X, Y, wrt, out)
+
+
+def hessian(kernel, X, Y=None, *, wrt="xx", layout="full", out=None):
+    """Hessian blocks of a kernel for all pairs of points.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        RBF, and products of it with ConstantKernel.
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    wrt : {"xx", "xy", "yx", "yy"}, default="xx"
+        The arguments of k(x, y) that are differentiated; the last two axes of the result are in
+        this order.
+    layout : {"full", "packed"}, default="full"
+        "packed" stores the entries a ≤ b of each block only, row by row: nearly twice as fast, as
+        memory is the limit.
+    out : ndarray of shape (N, M, D, D) or (N, M, D(D+1)/2), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y. It may be a
+        memory-mapped file.
+
+    Returns
+    -------
+    H : ndarray of shape (N, M, D, D) or (N, M, D(D+1)/2)
+        ``H[i, j, a, b]`` is ∂²k/∂x_a∂x_b at (x_i, y_j) for "xx", ∂²k/∂x_a∂y_b for "xy", and so on.
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    TypeError
+        If a part of the kernel cannot be read; the part is named.
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    hessian_diag : The diagonals alone.
+    tensor_blocks : The same block by block, for results larger than memory.
+
+    Notes
+    -----
+    For k = F(s), s = Σ_d w_d δ_d² and δ = x − y,
+
+        ∂²k/∂x_a∂x_b = 4 F'' w_a δ_a w_b δ_b + 2 F' w_a [a = b],
+
+    "yy" is the same and "xy" and "yx" its negative. The term with [a = b] is lost in some published
+    derivations for the RBF kernel. An interrupt (Ctrl-C) ends the call within a second and may
+    leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import hessian
+    >>> X = np.array([[0.0, 0.0], [1.0, 2.0]])
+    >>> H = hessian(RBF(1.0), X)
+    >>> H.shape
+    (2, 2, 2, 2)
+    >>> H[0, 1].round(3)
+    array([[-0.   ,  0.164],
+           [ 0.164,  0.246]])
+    >>> hessian(RBF(1.0), X, layout="packed")[0, 1].round(3)
+    array([-0.   ,  0.164,  0.246])
+    """
+    check_choice("layout", layout, _HESSIAN)
+    return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
+
+
+def rbf_kernel(X, Y=None, gamma=None, *, out=None):
+    """Values of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
+
+    Parameters
+    ----------
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    gamma : float, default=None
+        γ > 0, in inverse squared units of the points; None stands for 1/D.
+    out : ndarray of shape (N, M), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y.
+
+    Returns
+    -------
+    K : ndarray of shape (N, M)
+        ``K[i, j]`` is exp(−γ‖x_i − y_j‖²).
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    kernel_matrix : The same for kernel objects.
+    sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
+
+    Notes
+    -----
+    Differences of points are formed directly: an offset costs no digits. An interrupt (Ctrl-C) ends the call
+    within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kerneldiff import rbf_kernel
+    >>> rbf_kernel(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
+    array([[0.368]])
+    """
+    return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, None, out)
+
+
+def rbf_gradient(X, Y=None, gamma=None, *, wrt="x", out=None):
+    """Gradient of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
+
+    Parameters
+    ----------
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    gamma : float, default=None
+        γ > 0, in inverse squared units of the points; None stands for 1/D.
+    wrt : {"x", "y"}, default="x"
+        The argument that is differentiated.
+    out : ndarray of shape (N, M, D), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y.
+
+    Returns
+    -------
+    G : ndarray of shape (N, M, D)
+        ``G[i, j, a]`` is ∂k/∂x_a (or ∂k/∂y_a) at (x_i, y_j).
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    gradient : The same for kernel objects.
+    sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
+
+    Notes
+    -----
+    ∂k/∂x_a = −2γ δ_a k with δ = x − y. An interrupt (Ctrl-C) ends the call
+    within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kerneldiff import rbf_gradient
+    >>> rbf_gradient(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
+    array([[[0.368, 0.368]]])
+    """
+    return _compute(_GRADIENT, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+
+
+def rbf_hessian_diag(X, Y=None, gamma=None, *, wrt="xx", out=None):
+    """Diagonals of the Hessian blocks of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
+
+    Parameters
+    ----------
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    gamma : float, default=None
+        γ > 0, in inverse squared units of the points; None stands for 1/D.
+    wrt : {"xx", "xy", "yx", "yy"}, default="xx"
+        The arguments that are differentiated; the last axes of the result are in this order.
+    out : ndarray of shape (N, M, D), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y.
+
+    Returns
+    -------
+    H : ndarray of shape (N, M, D)
+        ``H[i, j, a]`` is the entry [i, j, a, a] of `rbf_hessian`.
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    hessian_diag : The same for kernel objects.
+    sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
+
+    Notes
+    -----
+    ∂²k/∂x_a² = (4γ² δ_a² − 2γ) k with δ = x − y. An interrupt (Ctrl-C) ends the call
+    within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kerneldiff import rbf_hessian_diag
+    >>> rbf_hessian_diag(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
+    array([[[0., 0.]]])
+    """
+    return _compute(_HESSIAN_DIAG, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+
+
+def rbf_hessian(X, Y=None, gamma=None, *, wrt="xx", layout="full", out=None):
+    """Hessian blocks of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
+
+    Parameters
+    ----------
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    gamma : float, default=None
+        γ > 0, in inverse squared units of the points; None stands for 1/D.
+    wrt : {"xx", "xy", "yx", "yy"}, default="xx"
+        The arguments that are differentiated; the last axes of the result are in this order.
+    layout : {"full", "packed"}, default="full"
+        "packed" stores the entries a ≤ b of each block only, row by row.
+    out : ndarray of shape (N, M, D, D) or (N, M, D(D+1)/2), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X and Y.
+
+    Returns
+    -------
+    H : ndarray of shape (N, M, D, D) or (N, M, D(D+1)/2)
+        ``H[i, j, a, b]`` is ∂²k/∂x_a∂x_b at (x_i, y_j) for "xx", ∂²k/∂x_a∂y_b for "xy", and so on.
+        float32 if X and Y are, else float64; `out` if that was given.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    hessian : The same for kernel objects.
+    sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
+
+    Notes
+    -----
+    ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a = b]) k with δ = x − y. An interrupt (Ctrl-C) ends the call
+    within a second and may leave `out` partly written.
+
+    References
+    ----------
+    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
+    Differentiation", ICML 2022, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kerneldiff import rbf_hessian
+    >>> rbf_hessian(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
+    array([[[[0.   , 0.368],
+             [0.368, 0.   ]]]])
+    """
+    check_choice("layout", layout, _HESSIAN)
+    return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
+
+
+def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options):
+    """Compute a tensor block by block of rows, for results larger than memory.
+
+    Parameters
+    ----------
+    function : callable
+        `kernel_matrix`, `gradient`, `hessian_diag` or `hessian`.
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        As `function` takes it.
+    X : array-like of shape (N, D)
+        Points.
+    Y : array-like of shape (M, D), default=None
+        Points; None stands for X.
+    working_memory : float, default=None
+        The size of a block, in MiB; None stands for scikit-learn's ``working_memory`` setting,
+        1024 unless set. A block has at least one row.
+    **options
+        What else `function` takes: `wrt`, `layout`.
+
+    Returns
+    -------
+    blocks : generator of (slice, ndarray)
+        The rows of X that a block is for, and the block. Each is new memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `function` does, at the call and not only at the first block; and if `working_memory` is
+        not positive.
+
+    See Also
+    --------
+    sklearn.metrics.pairwise_distances_chunked : The same for distances.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import hessian, tensor_blocks
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> trace = 0.0
+    >>> for rows, block in tensor_blocks(hessian, RBF(), X, working_memory=16, wrt="xy"):
+    ...     trace += np.einsum("ijaa->", block)
+    """
+    if "out" in options:
+        raise TypeError("tensor_blocks takes no out; it yields new blocks.")
+    if working_memory is None:
+        working_memory = get_config()["working_memory"]
+    if not working_memory > 0:
+        raise ValueError(
+            f"working_memory is {working_memory}; it must be a positive number of MiB."
+        )
+    X, Y = check_pair(X, Y)
+    # No rows: this checks everything, and tells the shape of a row.
+    empty = function(kernel, X[:0], Y, **options)
+    row_bytes = math.prod(empty.shape[1:]) * empty.itemsize
+    rows = max(1, min(X.shape[0], int(working_memory * 2**20 // max(row_bytes, 1))))
+
+    def blocks():
+        for start in range(0, X.shape[0], rows):
+            part = slice(start, min(start + rows, X.shape[0]))
+            yield part, function(kernel, X[part], Y, **options)
+
+    return blocks()

@@ -1,0 +1,69 @@
+/* Which of the compiled tables can run here.  Compiled once, for the plainest machine. */
+#include "jets.h"
+#include "kd.h"
+
+/* THE list of instruction sets: name, number, test.  What is tested here is all that the flags in
+ * src/meson.build turn on, and no less. */
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
+#    define KD_CPU_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#    define KD_CPU_AVX512                                                                          \
+        (KD_CPU_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && \
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+#else
+#    define KD_CPU_AVX2 0
+#    define KD_CPU_AVX512 0
+#endif
+
+extern const kd_table kd_table_baseline_f64, kd_table_baseline_f32;
+#ifdef KD_BUILT_AVX2
+extern const kd_table kd_table_avx2_f64, kd_table_avx2_f32;
+#endif
+#ifdef KD_BUILT_AVX512
+extern const kd_table kd_table_avx512_f64, kd_table_avx512_f32;
+#endif
+
+static const struct {
+    const char *name;
+    const kd_table *f64, *f32;
+} isas[KD_N_ISA] = {
+    [KD_BASELINE] = {"baseline", &kd_table_baseline_f64, &kd_table_baseline_f32},
+    [KD_AVX2] = {"avx2",
+#ifdef KD_BUILT_AVX2
+                 &kd_table_avx2_f64, &kd_table_avx2_f32
+#endif
+    },
+    [KD_AVX512] = {"avx512",
+#ifdef KD_BUILT_AVX512
+                   &kd_table_avx512_f64, &kd_table_avx512_f32
+#endif
+    },
+};
+
+const char *kd_isa_name(int isa) { return isas[isa].name; }
+
+int kd_isa_built(int isa) { return isas[isa].f64 != NULL; }
+
+int kd_isa_supported(int isa) {
+    if (!kd_isa_built(isa)) return 0;
+    switch (isa) {
+    case KD_BASELINE:
+        return 1;
+    case KD_AVX2:
+        return KD_CPU_AVX2;
+    case KD_AVX512:
+        return KD_CPU_AVX512;
+    default:
+        return 0;
+    }
+}
+
+const kd_table *kd_get_table(int isa, int real_bytes) {
+    return real_bytes == 4 ? isas[isa].f32 : isas[isa].f64;
+}
+
+#define KD_JET_NAME(name) #name,
+static const char *const jet_names[] = {KD_JETS(KD_JET_NAME)};
+
+int kd_n_jets(void) { return KD_N_JETS; }
+
+const char *kd_jet_name(int number) { return jet_names[number]; }
