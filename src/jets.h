@@ -26,6 +26,8 @@ enum { KD_JETS(KD_JET_ENUM) KD_N_JETS };
 
 #ifdef KD_REAL
 
+#include "vmath.h"
+
 #    define KD_JET(name)                                                                       \
         static void kd_jet_##name(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t n, \
                                   int order, const double *par)

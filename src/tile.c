@@ -46,7 +46,6 @@ enum {
 };
 
 #include "jets.h"
-#include "vmath.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
