@@ -7,7 +7,7 @@
  *     f[q] = c w^q F^(q)(w a),    q = 0 ... order,    c = par[0], w = par[1],
  *
  * the derivatives of a -> c F(w a): an amplitude and one length scale cost nothing there, while
- * points divided by a length scale before they are subtracted lose digits.  f[q] stands KD_STRIP
+ * points divided by a length scale before they are subtracted lose digits.  f[q] stands `stride`
  * after f[q - 1].
  *
  * To add a kernel: one line in KD_JETS, one function below, formula and limit at zero above it.
@@ -26,7 +26,7 @@ enum { KD_JETS(KD_JET_ENUM) KD_N_JETS };
 
 #ifdef KD_REAL
 
-#include "vmath.h"
+#    include "vmath.h"
 
 #    define KD_JET(name)                                                                       \
         static void kd_jet_##name(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t n, \
@@ -38,7 +38,7 @@ KD_JET(rbf) {
 #    pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) f[i] = c * kd_exp_neg(rate * a[i]);
     for (int q = 1; q <= order; q++) {
-        KD_REAL *restrict next = f + KD_STRIP;
+        KD_REAL *restrict next = f + stride;
 #    pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) next[i] = rate * f[i];
         f = next;

@@ -221,9 +221,9 @@ static void run_program(const kd_program *prog, real *bufs, ptrdiff_t n) {
         const real *a = bufs + (ptrdiff_t)in->a * KD_STRIP;
         real *f = bufs + (ptrdiff_t)in->dst * KD_STRIP;
         switch (in->op) {
-#define KD_JET_CASE(name)                                       \
-    case KD_JET_##name:                                         \
-        kd_jet_##name(a, f, n, in->order, prog->par + in->par); \
+#define KD_JET_CASE(name)                                                 \
+    case KD_JET_##name:                                                   \
+        kd_jet_##name(a, f, KD_STRIP, n, in->order, prog->par + in->par); \
         break;
             KD_JETS(KD_JET_CASE)
 #undef KD_JET_CASE
