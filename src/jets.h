@@ -26,25 +26,25 @@ enum { KD_JETS(KD_JET_ENUM) KD_N_JETS };
 
 #ifdef KD_REAL
 
-#    include "vmath.h"
+#include "vmath.h"
 
-#    define KD_JET(name)                                                                       \
-        static void kd_jet_##name(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t n, \
-                                  int order, const double *par)
+#define KD_JET(name)                                                                            \
+    static void kd_jet_##name(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride, \
+                              ptrdiff_t n, int order, const double *par)
 
 /* RBF: F(s) = exp(-s / 2), F^(q) = (-1/2)^q F. */
 KD_JET(rbf) {
     const KD_REAL c = (KD_REAL)par[0], rate = (KD_REAL)(-0.5 * par[1]);
-#    pragma omp simd
+#pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) f[i] = c * kd_exp_neg(rate * a[i]);
     for (int q = 1; q <= order; q++) {
         KD_REAL *restrict next = f + stride;
-#    pragma omp simd
+#pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) next[i] = rate * f[i];
         f = next;
     }
 }
 
-#    undef KD_JET
+#undef KD_JET
 #endif
 #endif

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
-#    include <immintrin.h>
+#include <immintrin.h>
 #endif
 
 #define KD_CAT4_(a, b, c, d) a##b##c##d
@@ -28,11 +28,11 @@
 typedef KD_REAL real;
 
 #if defined(__AVX512F__)
-#    define KD_VEC_BYTES 64
+#define KD_VEC_BYTES 64
 #elif defined(__AVX__)
-#    define KD_VEC_BYTES 32
+#define KD_VEC_BYTES 32
 #else
-#    define KD_VEC_BYTES 16
+#define KD_VEC_BYTES 16
 #endif
 
 enum {
@@ -664,9 +664,9 @@ static void fill(void *out, double value, ptrdiff_t n, int32_t stream) {
 }
 
 #if KD_F32
-#    define KD_SUFFIX _f32
+#define KD_SUFFIX _f32
 #else
-#    define KD_SUFFIX _f64
+#define KD_SUFFIX _f64
 #endif
 
 const kd_table KD_CAT4(kd_table_, KD_ISA, KD_SUFFIX, ) = {
