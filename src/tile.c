@@ -629,25 +629,20 @@ static void tanh_rows(const kd_tanh_call *c, ptrdiff_t i0, ptrdiff_t i1, void *w
 
 /* ------------------------------------------------------------------- single functions --- */
 
-#define KD_MAP(function)                                                             \
-    do {                                                                             \
-        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = function(x[i]); \
-    } while (0)
+#define KD_MAP_ENUM(name) KD_MAP_##name,
+enum { KD_VMATH1(KD_MAP_ENUM) KD_VMATH2(KD_MAP_ENUM) };
 
-static void vmath(int32_t which, const void *x_, void *y_, ptrdiff_t n) {
+#define KD_MAP(name, ...)                                                                         \
+    case KD_MAP_##name:                                                                           \
+        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = kd_##name(x[i] __VA_ARGS__); \
+        break;
+#define KD_MAP1(name) KD_MAP(name, )
+#define KD_MAP2(name) KD_MAP(name, , (real)p)
+
+static void vmath(int32_t which, const void *x_, double p, void *y_, ptrdiff_t n) {
     const real *restrict x = x_;
     real *restrict y = y_;
-    switch (which) {
-    case KD_EXP:
-        KD_MAP(kd_exp);
-        break;
-    case KD_TANH:
-        KD_MAP(kd_tanh);
-        break;
-    case KD_SECH2:
-        KD_MAP(kd_sech2);
-        break;
-    }
+    switch (which) { KD_VMATH1(KD_MAP1) KD_VMATH2(KD_MAP2) }
 }
 
 static void fill(void *out, double value, ptrdiff_t n, int32_t stream) {
