@@ -1,0 +1,181 @@
+"""What the asv benchmarks of all operations have in common.
+
+asv takes any rise of a figure for a regression. It is one in ``time_``, ``peakmem_``,
+``track_rel_error`` and ``track_excess``, but ``track_speedup_*`` and ``track_share_*`` are the
+better the higher.
+"""
+
+import abc
+import math
+import os
+
+from . import compare, measure, peers
+
+measure.refuse_editable_install()
+
+#: Small sizes and few implementations, to see that everything runs.
+QUICK = os.environ.get("KERNELDIFF_BENCH_QUICK", "0") not in ("", "0")
+
+_ROUNDS = 3 if QUICK else 9
+_BY_NAME = {peer.name: peer for peer in peers.PEERS}
+_REUSING = " into out"
+_IMPLEMENTATIONS = (
+    ("kerneldiff", "kerneldiff into out", "NumPy")
+    if QUICK
+    else (
+        "kerneldiff",
+        "kerneldiff into out",
+        "JAX autodiff",
+        "JAX by hand, unfused",
+        "numba",
+        "numba into out",
+        "NumPy",
+    )
+)
+
+
+def _names(*kinds):
+    """Names of the implementations that are compared; in a quick pass, of those quick to compile."""
+    found = [peer for peer in peers.PEERS if peer.kind in kinds]
+    if QUICK:
+        found = [peer for peer in found if peer.kind != "peer" or peer.name == "numba, serial"]
+    return [peer.name for peer in found]
+
+
+def sizes(full, quick):
+    """Choose the sizes of a benchmark: those asked for, or small ones for a quick pass."""
+    return quick if QUICK else full
+
+
+class _Operation(abc.ABC):
+    """A benchmark of one operation; asv passes over the classes here because they are abstract."""
+
+    @property
+    @abc.abstractmethod
+    def operation(self):
+        """One of ``peers.OPERATIONS``."""
+
+
+class Implementations(_Operation):
+    """Time, memory and error of each implementation.
+
+    Subclasses set `operation`, and `params` by `grid`. A size is (N, D), with N = M, or (N, D, K).
+    "into out" means that an output is reused.
+    """
+
+    param_names = ("size", "implementation")
+    timeout = 300
+
+    @staticmethod
+    def grid(all_sizes, *more):
+        """Make the parameters from sizes, and further implementations if this one has them."""
+        return all_sizes, (*_IMPLEMENTATIONS, *more)
+
+    def setup(self, size, implementation):
+        """Make the data and the callable, compile what compiles, and warm the memory."""
+        name = implementation.removesuffix(_REUSING)
+        peer = _BY_NAME[name]
+        if not peer.installed or not peer.offers(self.operation, size[1]):
+            raise NotImplementedError
+        self.inputs = peers.make_inputs(self.operation, *size)
+        out = None
+        if name != implementation:
+            out = measure.touched_empty(peers.output_shape(self.operation, self.inputs))
+        self.call = peer.bind(self.operation, self.inputs, out)
+        self.call()
+        if out is None:
+            shape = peers.output_shape(self.operation, self.inputs)
+            measure.warm_memory(8 * math.prod(shape))
+
+    def time_call(self, size, implementation):
+        self.call()
+
+    def peakmem_call(self, size, implementation):
+        self.call()
+
+    def track_rel_error(self, size, implementation):
+        return peers.relative_error(self.operation, self.inputs, self.call())
+
+    track_rel_error.unit = "relative error"
+
+
+class Speedup(_Operation):
+    """How many times faster than others, all timed in turns in one process."""
+
+    param_names = ("size", "output")
+    timeout = 600
+    unit = "times"
+
+    @staticmethod
+    def grid(all_sizes):
+        """Make the parameters from sizes."""
+        return all_sizes, ("reused",) if QUICK else ("fresh", "reused")
+
+    def track_speedup_over_autodiff(self, size, output):
+        return self._speedup(size, output, "baseline", compare.measure_all)
+
+    def track_speedup_over_fastest_peer(self, size, output):
+        return self._speedup(size, output, "peer", compare.measure_all)
+
+    def track_speedup_over_fastest_peer_given_huge_pages(self, size, output):
+        return self._speedup(size, output, "peer", compare.measure_with_huge_pages)
+
+    def _speedup(self, size, output, kind, measure_cases):
+        case = compare.Case("large", self.operation, *size)
+        records = measure_cases([case], rounds=_ROUNDS, budget=20, among=_names("ours", kind))
+        other = records and compare.fastest(records[0], kind, "fresh")
+        if not other:
+            return math.nan
+        return other[0] / compare.fastest(records[0], "ours", output)[0]
+
+
+class Excess(_Operation):
+    """Small work: microseconds per call beyond the fastest peer's."""
+
+    param_names = ("size",)
+    timeout = 300
+    unit = "µs"
+
+    def track_excess(self, size):
+        case = compare.Case("small", self.operation, *size)
+        among = _names("ours", "peer")
+        record = compare.measure_case(case, rounds=_ROUNDS, budget=10, among=among)
+        peer = compare.fastest(record, "peer", "fresh")
+        return 1e6 * (record["seconds"]["kerneldiff"]["fresh"] - peer[0])
+
+
+class WriteBandwidth(_Operation):
+    """Share of the write bandwidth, measured in the same run, that reused output is written at."""
+
+    param_names = ("size",)
+    timeout = 300
+    unit = "of 1"
+
+    def setup(self, size):
+        """Time our call and the fills in turns."""
+        inputs = peers.make_inputs(self.operation, *size)
+        out = measure.touched_empty(peers.output_shape(self.operation, inputs))
+        ours = {"ours": peers.OURS.bind(self.operation, inputs, out)}
+        with measure.fills(out.nbytes) as fills:
+            timings = measure.interleave({**ours, **fills}, rounds=_ROUNDS, budget=20)
+        self.ours = timings.pop("ours").median
+        self.fills = {key: timing.median for key, timing in timings.items()}
+
+    def track_share_of_stream(self, size):
+        return min(t for (method, _), t in self.fills.items() if method == "stream") / self.ours
+
+    def track_share_of_best_fill(self, size):
+        return min(self.fills.values()) / self.ours
+
+
+class Threads(_Operation):
+    """How many times faster all threads are than one."""
+
+    param_names = ("size",)
+    timeout = 300
+    unit = "times"
+
+    def track_speedup_of_threads(self, size):
+        case = compare.Case("threads", self.operation, *size)
+        seconds = compare.measure_threads(case, rounds=_ROUNDS, budget=10)["threads"]
+        return seconds[1] / seconds[max(seconds)]

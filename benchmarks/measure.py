@@ -1,0 +1,266 @@
+"""How times, errors and bandwidths are measured.
+
+Times of a shared machine drift by more than the differences of interest, so callables that are
+compared are timed in turns, in one process, and their medians are compared. Two properties of
+memory would otherwise decide the result:
+
+* A page that a process touches for the first time has to be found and cleared by the system. A
+  fresh output therefore costs several times what a reused one costs, and the two are measured
+  separately.
+* A virtual machine may have handed memory that was freed seconds ago back to its host; the first
+  touch after that runs at about 1 GB/s, whoever comes first. Before each timed call the amount of
+  memory that it is going to write is therefore touched and freed, untimed.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import mmap
+import os
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+# Outputs below this come from memory that the allocator keeps, and no page is touched anew.
+_LARGE = 1 << 22
+_PAGE = 4096
+# OpenMP threads spin for some milliseconds before they sleep.
+_SETTLE = 5e-3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one callable.
+
+    Attributes
+    ----------
+    median : float
+        Seconds per call.
+    samples : tuple of float
+        Seconds per call, one for every round.
+    """
+
+    median: float
+    samples: tuple
+
+
+def warm_memory(nbytes):
+    """Touch and free memory, so that the host has backed what the next allocation will get.
+
+    Parameters
+    ----------
+    nbytes : int
+        Amount of memory; nothing is done below 4 MiB.
+    """
+    if nbytes < _LARGE or not hasattr(mmap, "MAP_PRIVATE"):
+        return
+    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+        # Small pages do not warm huge ones, which come from other free lists; huge pages warm both.
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        view = np.frombuffer(pages, np.uint8)
+        view[::_PAGE] = 1
+        del view
+
+
+def touched_empty(shape, dtype=np.float64):
+    """Allocate an output for reuse: every page touched, in huge pages where NumPy asks for them.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype, default=float64
+
+    Returns
+    -------
+    ndarray
+    """
+    out = np.empty(shape, dtype)
+    out.fill(0)
+    return out
+
+
+def interleave(
+    callables: Mapping[Hashable, Callable],
+    *,
+    fresh_bytes: Mapping[Hashable, int] | None = None,
+    rounds: int = 7,
+    minimum_time: float = 2e-3,
+    budget: float | None = None,
+) -> dict:
+    """Time several callables in turns and return their medians.
+
+    Parameters
+    ----------
+    callables : mapping from hashable to callable
+        Functions without arguments. Each is called untimed first.
+    fresh_bytes : mapping from hashable to int, optional
+        For callables that return fresh output, its size.
+    rounds : int, default=7
+        Samples of each callable.
+    minimum_time : float, default=2e-3
+        A sample repeats a call that takes less than this many seconds.
+    budget : float, optional
+        Seconds after which no new round is begun; at least three rounds are made.
+
+    Returns
+    -------
+    dict from hashable to Timing
+    """
+    fresh_bytes = fresh_bytes or {}
+    names = list(callables)
+    calls = {name: _calls_per_sample(callables[name], minimum_time) for name in names}
+    samples = {name: [] for name in names}
+    begin = time.perf_counter()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            if budget is not None and turn >= 3 and time.perf_counter() - begin > budget:
+                break
+            # Another one begins each round, so that none always follows the same one.
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
+                sample = _sample(callables[name], calls[name], fresh_bytes.get(name, 0))
+                samples[name].append(sample)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: Timing(statistics.median(s), tuple(s)) for name, s in samples.items()}
+
+
+def _calls_per_sample(function, minimum_time):
+    """How often to call in a sample, so that the clock and the waking of threads do not matter."""
+    function()
+    start = time.perf_counter()
+    function()
+    once = time.perf_counter() - start
+    return max(1, min(1000, int(minimum_time / max(once, 1e-7))))
+
+
+def _sample(function, calls, fresh_bytes):
+    # The threads of the one before may still be spinning in wait of more work.
+    time.sleep(_SETTLE)
+    if calls == 1:
+        warm_memory(fresh_bytes)
+        # The result lives until the clock has stopped: freeing it is not the callable's work.
+        start = time.perf_counter()
+        result = function()
+        stop = time.perf_counter()
+        del result
+        return stop - start
+    function()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def _parts(out, threads):
+    bounds = [len(out) * t // threads for t in range(threads + 1)]
+    return [out[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _memset(part):
+    ctypes.memset(part.ctypes.data, 1, part.nbytes)
+
+
+def _assign(part):
+    part[...] = 1.0
+
+
+@contextlib.contextmanager
+def fills(nbytes):
+    """Ways to write memory that is already the process's own, to time them beside other work.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of the array written; it should be beyond the last cache.
+
+    Yields
+    ------
+    dict from (str, int) to callable
+        For each method and number of threads (one, and all) a function without arguments. The
+        methods are "memset", "plain" (ordinary stores of doubles) and "stream" (non-temporal
+        stores; only where kerneldiff is installed, whose compiled core does them).
+    """
+    out = touched_empty(nbytes // 8)
+    counts = sorted({1, cpu_count()})
+    with ThreadPoolExecutor(max(counts)) as pool:
+        yield {
+            (method, threads): function
+            for threads in counts
+            for method, function in _fill_functions(out, threads, pool).items()
+        }
+
+
+def _fill_functions(out, threads, pool):
+    functions = {
+        "memset": lambda: list(pool.map(_memset, _parts(out, threads))),
+        "plain": lambda: list(pool.map(_assign, _parts(out, threads))),
+    }
+    if importlib.util.find_spec("kerneldiff") is not None:
+        from kerneldiff._core import fill
+
+        functions["plain"] = lambda: fill(out, 1.0, False, threads)
+        functions["stream"] = lambda: fill(out, 1.0, True, threads)
+    return functions
+
+
+def cpu_count():
+    """Processors that this process may use.
+
+    Returns
+    -------
+    int
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pinned_blas():
+    """Context in which BLAS uses exactly the processors that this process may use.
+
+    Returns
+    -------
+    context manager
+        Does nothing where threadpoolctl is not installed.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(limits=cpu_count(), user_api="blas")
+
+
+def refuse_editable_install():
+    """Raise where kerneldiff is installed in editable mode, or not at all.
+
+    Raises
+    ------
+    RuntimeError
+        An editable install runs the build on import and may have been compiled with other options;
+        what it does is not what users get.
+    """
+    try:
+        origin = importlib.metadata.distribution("kerneldiff").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        raise RuntimeError(
+            "the benchmarks need kerneldiff: install it with 'pip install .'"
+        ) from None
+    if json.loads(origin or "{}").get("dir_info", {}).get("editable", False):
+        raise RuntimeError(
+            "kerneldiff is installed in editable mode, which is not what users run: "
+            "install it with 'pip install .' to benchmark it"
+        )

@@ -1,0 +1,383 @@
+"""Numerical derivatives, and that the check of a kernel's derivatives finds what is wrong."""
+
+import numpy as np
+import pytest
+from _oracles import REGISTRY, Columns
+from scipy.spatial.distance import cdist
+from sklearn.gaussian_process.kernels import (
+    RBF,
+    DotProduct,
+    ExpSineSquared,
+    Kernel,
+    Matern,
+    NormalizedKernelMixin,
+    RationalQuadratic,
+    StationaryKernelMixin,
+)
+
+from kerneldiff import _reference, numeric
+from kerneldiff.numeric import (
+    DerivativeError,
+    check_kernel_derivatives,
+    numerical_hessian,
+    numerical_jacobian,
+)
+
+# --- derivatives of any function ---------------------------------------------------------------
+
+
+def matrix_function(x):
+    """(2, 3) -> (3, 3)."""
+    return np.tanh(x.T @ x)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (2, 1, 2)], ids=str)
+def test_jacobian_of_elementwise_function(shape, rng):
+    x = rng.normal(size=shape)
+    jacobian = numerical_jacobian(np.exp, x)
+    assert jacobian.shape == shape + shape
+    expected = np.diag(np.exp(x).ravel()).reshape(shape + shape)
+    # Weights up to 20 of values rounded by 1e-16, over steps of 1/16, halved a few times.
+    np.testing.assert_allclose(jacobian, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)], ids=str)
+def test_hessian_of_elementwise_function(shape, rng):
+    x = rng.normal(size=shape)
+    hessian = numerical_hessian(np.sin, x)
+    assert hessian.shape == shape + shape + shape
+    expected = np.zeros((x.size,) * 3)
+    np.einsum("aaa->a", expected)[...] = -np.sin(x).ravel()
+    # The same twice: 20^2 1e-16/(1/16)^2, halved a few times.
+    np.testing.assert_allclose(hessian, expected.reshape(hessian.shape), rtol=0, atol=1e-9)
+
+
+def test_jacobian_has_numerator_layout(rng):
+    x = rng.normal(size=(2, 3))
+    jacobian = numerical_jacobian(matrix_function, x)
+    assert jacobian.shape == (3, 3, 2, 3)
+    slope = 1 - matrix_function(x) ** 2
+    eye = np.eye(3)
+    expected = np.einsum("ij,ib,aj->ijab", slope, eye, x) + np.einsum(
+        "ij,jb,ai->ijab", slope, eye, x
+    )
+    np.testing.assert_allclose(jacobian, expected, rtol=0, atol=1e-12)
+
+
+def test_hessian_is_the_jacobian_of_the_jacobian(rng):
+    x = rng.normal(size=(2, 3))
+    hessian = numerical_hessian(matrix_function, x)
+    assert hessian.shape == (3, 3, 2, 3, 2, 3)
+    np.testing.assert_allclose(hessian, hessian.transpose(0, 1, 4, 5, 2, 3), rtol=0, atol=1e-8)
+
+
+def test_hessian_of_number(rng):
+    A = rng.normal(size=(4, 4))
+    hessian = numerical_hessian(lambda x: x @ A @ x, rng.normal(size=4))
+    np.testing.assert_allclose(hessian, A + A.T, rtol=0, atol=1e-9)
+
+
+def test_constant_has_zero_derivatives():
+    np.testing.assert_allclose(numerical_jacobian(lambda x: 3.0, [1.0, 2.0]), [0, 0], atol=1e-12)
+    np.testing.assert_allclose(numerical_hessian(lambda x: 3.0, [1.0]), [[0]], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "out"), [((0,), ()), ((0, 2), (3,)), ((2,), (0,)), ((0,), (0,))], ids=str
+)
+@pytest.mark.parametrize(("function", "times"), [(numerical_jacobian, 1), (numerical_hessian, 2)])
+def test_nothing_to_differentiate(function, times, shape, out):
+    assert function(lambda x: np.ones(out), np.ones(shape)).shape == out + times * shape
+
+
+def test_options_are_those_of_scipy():
+    """A step over the kink sees it, a smaller one does not."""
+    assert numerical_jacobian(np.abs, 0.1, initial_step=0.05) == pytest.approx(1, abs=1e-12)
+    assert numerical_jacobian(np.abs, 0.1, initial_step=8.0, maxiter=1) < 0.9
+
+
+@pytest.mark.parametrize("x", [1j, "a", [None]], ids=repr)
+@pytest.mark.parametrize("function", [numerical_jacobian, numerical_hessian])
+def test_x_must_be_real(function, x):
+    with pytest.raises(TypeError, match=r"^x must be real"):
+        function(lambda x: x, x)
+
+
+@pytest.mark.parametrize("function", [numerical_jacobian, numerical_hessian])
+def test_function_must_be_real(function):
+    with pytest.raises(TypeError, match=r"^func\(x\) must be real"):
+        function(lambda x: x * 1j, 1.0)
+
+
+# --- derivatives of a kernel: what is right passes ---------------------------------------------
+
+TENSORS = [
+    "kernel_matrix",
+    *(f"gradient[{wrt}]" for wrt in ("x", "y")),
+    *(f"{name}[{wrt}]" for name in ("hessian_diag", "hessian") for wrt in ("xx", "xy", "yx", "yy")),
+]
+
+# Apart, coincident, and so close together that no difference resolves it.
+X = np.array([[0.1, -0.4], [1.3, 0.2], [-0.8, 0.9]])
+Y = np.array([[0.1, -0.4], [0.1 + 8e-7, -0.4 - 6e-7], [0.7, 1.1]])
+
+
+@pytest.fixture
+def on_reference(monkeypatch):
+    """Let the check read kernels with the reference: it is the check that is tested here."""
+    for name in ("kernel_matrix", "gradient", "hessian_diag", "hessian"):
+        monkeypatch.setattr(numeric, name, getattr(_reference, name))
+
+
+@pytest.fixture
+def broken(monkeypatch, on_reference):
+    """Let one function of the reference return something else."""
+
+    def breaks(name, change, only=None):
+        original = getattr(_reference, name)
+
+        def changed(kernel, X, Y=None, wrt=None):
+            tensor = original(kernel, X, Y, wrt)
+            return change(tensor) if only in (None, wrt) else tensor
+
+        changed.__name__ = name
+        monkeypatch.setattr(numeric, name, changed)
+
+    return breaks
+
+
+@pytest.mark.parametrize("points", [(X, Y), (X, None)], ids=["X,Y", "X"])
+@pytest.mark.parametrize("name", REGISTRY)
+def test_right_derivatives_pass(name, points, on_reference):
+    report = check_kernel_derivatives(REGISTRY[name](2), *points)
+    assert report.ok
+    assert list(report.tensors) == TENSORS
+
+
+@pytest.mark.parametrize("name", ["rbf", "rbf-ard", "constant*rbf"])
+def test_compiled_derivatives_pass(name):
+    assert check_kernel_derivatives(REGISTRY[name](2), X, Y).ok
+
+
+@pytest.mark.parametrize("nu", [0.5, 0.6, 0.8, 1.0, 1.1, 1.3, 1.5, 2.5])
+def test_rough_kernels_pass_at_coincident_points(nu, on_reference):
+    kernel = Matern([0.5, 2.0], nu=nu) + 0.1 * RBF(1.0)
+    report = check_kernel_derivatives(kernel, X)
+    # Three coincident pairs, two columns.
+    assert report.tensors["gradient[x]"].n_missing == (6 if nu <= 0.5 else 0)
+    assert report.tensors["hessian[xy]"].n_missing == (12 if nu <= 1 else 0)
+
+
+def test_kernel_on_columns_passes_where_these_coincide(on_reference):
+    kernel = Columns(Matern(1.0, nu=0.5), [0]) * RBF(1.0)
+    report = check_kernel_derivatives(kernel, X[:1], X[:1] + np.array([0.0, 0.5]))
+    assert report.tensors["hessian[xx]"].n_missing == 3
+
+
+@pytest.mark.parametrize("offset", [2.0**10, 2.0**20])
+def test_points_far_from_the_origin_pass(offset, on_reference):
+    assert check_kernel_derivatives(RBF([0.5, 2.0]), X + offset, Y + offset).ok
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(0, 3, 2), (3, 0, 2), (2, 2, 1), (2, 3, 4)], ids=str)
+def test_any_number_of_points(n, m, d, on_reference, rng):
+    assert check_kernel_derivatives(
+        RBF(1.0) * DotProduct(), rng.normal(size=(n, d)), rng.normal(size=(m, d))
+    ).ok
+
+
+# --- derivatives of a kernel: what is wrong does not -------------------------------------------
+
+WRONG_EVERYWHERE = {
+    "flipped sign": lambda tensor: -tensor,
+    "missing factor 2": lambda tensor: tensor / 2,
+    "extra factor 2": lambda tensor: tensor * 2,
+    "relative error 1e-6": lambda tensor: tensor * (1 + 1e-6),
+    "NaN": lambda tensor: np.full_like(tensor, np.nan),
+}
+KERNELS = {
+    "rbf": 2.0 * RBF([0.5, 1.5]),
+    "matern": Matern(0.9, nu=2.5),
+    "rational": RationalQuadratic(0.7, alpha=0.4),
+    "periodic": ExpSineSquared(1.2, periodicity=2.0),
+    "composite": RBF([0.5, 1.5]) * DotProduct(0.4) + Matern(1.2, nu=1.5) ** 2,
+}
+
+
+def wrong_tensors(kernel, points=(X, Y)):
+    """The tensors that the check finds to be wrong."""
+    with pytest.raises(DerivativeError) as raised:
+        check_kernel_derivatives(kernel, *points)
+    return {name: check for name, check in raised.value.report.tensors.items() if not check.ok}
+
+
+@pytest.mark.parametrize("change", WRONG_EVERYWHERE)
+@pytest.mark.parametrize("tensor", TENSORS[1:])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_wrong_tensor_is_found(kernel, tensor, change, broken):
+    name, wrt = tensor.rstrip("]").split("[")
+    broken(name, WRONG_EVERYWHERE[change], only=wrt)
+    assert list(wrong_tensors(KERNELS[kernel])) == [tensor]
+
+
+@pytest.mark.parametrize("change", ["flipped sign", "relative error 1e-6", "NaN"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_wrong_values_are_found(kernel, change, monkeypatch, on_reference):
+    monkeypatch.setattr(
+        numeric,
+        "kernel_matrix",
+        lambda *args: WRONG_EVERYWHERE[change](_reference.kernel_matrix(*args)),
+    )
+    assert list(wrong_tensors(KERNELS[kernel])) == ["kernel_matrix"]
+
+
+@pytest.mark.parametrize("wrt", ["xx", "xy", "yx", "yy"])
+@pytest.mark.parametrize("name", ["hessian", "hessian_diag"])
+@pytest.mark.parametrize("points", [(X, Y), (X, None), (X[:1], None)], ids=["X,Y", "X", "one"])
+def test_missing_kronecker_term_is_found(name, wrt, points, broken):
+    """Derivations found in notebooks lose the second term of (d_a d_b/l^4 - [a=b]/l^2) k."""
+    kernel = RBF(0.8)
+    sign = 1 if wrt in ("xx", "yy") else -1
+    term = sign * kernel(*points)[..., None] / 0.8**2
+    if name == "hessian":
+        term = term[..., None] * np.eye(2)
+    broken(name, lambda tensor: tensor + term, only=wrt)
+    assert list(wrong_tensors(kernel, points)) == [f"{name}[{wrt}]"]
+
+
+@pytest.mark.parametrize("index", [(0, 2, 0, 1), (1, 2, 1, 1), (2, 0, 1, 0)], ids=str)
+def test_single_wrong_entry_is_named(index, broken):
+    kernel = 2.0 * RBF([0.5, 1.5])
+
+    def change(tensor):
+        tensor[index] += 1e-6 * np.abs(tensor[index[:2]]).max()
+        return tensor
+
+    broken("hessian", change, only="xy")
+    check = wrong_tensors(kernel)["hessian[xy]"]
+    assert check.index == index
+    assert check.n_wrong == 1
+    np.testing.assert_allclose(check.numerical, _reference.hessian(kernel, X, Y, "xy")[index], 1e-6)
+    assert f"WRONG  hessian[xy]              worst entry [{', '.join(map(str, index))}]" in str(
+        check
+    )
+
+
+@pytest.mark.parametrize("wrong", [0.0, np.inf])
+@pytest.mark.parametrize("tensor", ["gradient[x]", "hessian[xy]", "hessian_diag[yy]"])
+def test_number_where_there_is_no_derivative_is_found(tensor, wrong, broken):
+    """The double-where patch of autodiff gives 0 for |x - y| at x = y."""
+    name, wrt = tensor.rstrip("]").split("[")
+    broken(name, lambda array: np.where(np.isnan(array), wrong, array), only=wrt)
+    assert list(wrong_tensors(Matern(0.9, nu=0.5))) == [tensor]
+
+
+@pytest.mark.parametrize("nu", [1.5, 2.5, np.inf])
+@pytest.mark.parametrize("tensor", ["gradient[x]", "hessian[xy]", "hessian_diag[yy]"])
+def test_nan_where_there_is_a_derivative_is_found(tensor, nu, broken):
+    """What autodiff of a square root gives at x = y."""
+    name, wrt = tensor.rstrip("]").split("[")
+
+    def change(array):
+        array[0, 0] = np.nan
+        return array
+
+    broken(name, change, only=wrt)
+    found = wrong_tensors(Matern(0.9, nu=nu))
+    assert list(found) == [tensor]
+    assert found[tensor].index[:2] == (0, 0)
+
+
+@pytest.mark.parametrize(("nu", "wrong"), [(1.5, -2 / 3), (2.5, -2.0), (2.5, 0.0)])
+def test_wrong_finite_value_at_coincident_points_is_found(nu, wrong, broken):
+    """Autodiff of Matern in r, patched, gives a finite multiple of what is right."""
+
+    def change(array):
+        array[0, 0] *= wrong
+        return array
+
+    broken("hessian", change, only="xy")
+    assert wrong_tensors(Matern(0.9, nu=nu))["hessian[xy]"].index[:2] == (0, 0)
+
+
+class Bump(NormalizedKernelMixin, StationaryKernelMixin, Kernel):
+    """A kernel of one's own, 1/(1 + s)^2, with a jet that may have mistakes in it."""
+
+    invariant = "sqdist"
+
+    def __init__(self, first=-2.0, second=6.0):
+        self.first = first
+        self.second = second
+
+    def __call__(self, X, Y=None):
+        return (1 + cdist(X, X if Y is None else Y, "sqeuclidean")) ** -2
+
+    def jet(self, a, order):
+        u = 1 + a
+        return np.array([u**-2, self.first * u**-3, self.second * u**-4])[: order + 1]
+
+
+SECOND = [name for name in TENSORS if name.startswith("hessian")]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "expected"),
+    [
+        ({}, []),
+        ({"first": 2.0}, TENSORS[1:]),
+        ({"first": -1.0}, TENSORS[1:]),
+        ({"second": 3.0}, SECOND),
+        ({"second": -6.0}, SECOND),
+        ({"second": 6.00001}, SECOND),
+    ],
+    ids=str,
+)
+def test_mistakes_in_the_jet_of_a_kernel_of_ones_own(mistake, expected, on_reference):
+    kernel = 1.5 * Bump(**mistake)
+    found = list(wrong_tensors(kernel)) if expected else check_kernel_derivatives(kernel, X, Y)
+    assert found == expected if expected else found.ok
+
+
+# --- reports and errors ------------------------------------------------------------------------
+
+
+def test_report_has_a_line_for_each_tensor(on_reference):
+    lines = str(check_kernel_derivatives(Matern(1.0, nu=0.5), X)).splitlines()
+    assert lines[0] == "derivatives of Matern(length_scale=1, nu=0.5)"
+    assert [line.split()[1] for line in lines[1:]] == TENSORS
+    assert all(line.startswith("ok ") for line in lines[1:])
+    assert lines[2].endswith("; 6 do not exist")
+
+
+def test_error_is_an_assertion_with_the_report_as_its_message(broken):
+    broken("gradient", lambda tensor: -tensor, only="y")
+    with pytest.raises(AssertionError, match=r"WRONG  gradient\[y\] ") as raised:
+        check_kernel_derivatives(RBF(1.0), X, Y)
+    assert str(raised.value) == str(raised.value.report)
+    assert not raised.value.report.ok
+
+
+def test_verbose_prints_the_report(on_reference, capsys):
+    report = check_kernel_derivatives(RBF(1.0), X, verbose=True)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "finite differences of RBF(length_scale=1), 3 x 3 pairs"
+    assert printed[1:] == str(report).splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ((X[0],), r"^X must be two-dimensional, but its shape is \(2,\)"),
+        ((X, Y[0]), r"^Y must be two-dimensional, but its shape is \(2,\)"),
+        ((X, Y[:, :1]), "^X has 2 columns and Y has 1"),
+    ],
+    ids=["X", "Y", "columns"],
+)
+def test_bad_points(points, message):
+    with pytest.raises(ValueError, match=message):
+        check_kernel_derivatives(RBF(1.0), *points)
+
+
+def test_points_must_be_real():
+    with pytest.raises(TypeError, match=r"^X must be real"):
+        check_kernel_derivatives(RBF(1.0), X * 1j)
