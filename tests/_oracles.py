@@ -1,0 +1,568 @@
+"""Kernels to test with, and what their derivatives are by other means than ours.
+
+`REGISTRY` holds kernel expressions of every family. `mp_jet` and `mp_partial` differentiate the
+textbook formulas in 50 digits (mpmath); `jax_function` writes the kernel in squared distances for
+automatic differentiation. Neither shares a formula for a derivative with `kerneldiff`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import mpmath as mp
+import numpy as np
+from hypothesis import strategies as st
+from sklearn.gaussian_process import kernels as sk
+from sklearn.gaussian_process.kernels import (
+    RBF,
+    ConstantKernel,
+    DotProduct,
+    ExpSineSquared,
+    Matern,
+    PairwiseKernel,
+    RationalQuadratic,
+    WhiteKernel,
+)
+
+DIGITS = 50
+# mpmath's Bessel functions are slow, most of all where they are small: half the digits for them,
+# and no points that are far apart.
+BESSEL_DIGITS = 25
+BESSEL_FAR = 8.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel expression and what is known about it."""
+
+    factory: object
+    """The kernel for points of D columns."""
+    smoothness: float = np.inf
+    """At coincident points derivatives of order q exist for q < smoothness."""
+    positive: bool = True
+    """Whether it is positive semidefinite for all D."""
+    bessel: bool = False
+    """Whether a Matern kernel in it has no closed form, and so neither extended precision."""
+    far: float = 100.0
+    """How far apart points may be for the kernel to be well conditioned."""
+
+    def __call__(self, D):
+        return self.factory(D)
+
+
+def ard(D, low=0.6, high=1.9):
+    """Length scales of their own for D columns."""
+    return np.geomspace(low, high, D) if D > 1 else low
+
+
+def _poly(gamma=1.0, **options):
+    return PairwiseKernel(gamma=gamma, metric="poly", pairwise_kernels_kwargs=options or None)
+
+
+REGISTRY = {
+    # One family each, with and without scales of their own, and at the ends of what fits give.
+    "rbf": Case(lambda D: RBF(1.3)),
+    "rbf-ard": Case(lambda D: RBF(ard(D))),
+    "rbf-narrow": Case(lambda D: RBF(1e-2)),
+    "rbf-wide": Case(lambda D: RBF(1e5)),
+    "rbf-ard-extreme": Case(lambda D: RBF(ard(D, 1e-3, 1e3))),
+    "constant*rbf": Case(lambda D: 2.5 * RBF(0.7)),
+    "tiny*rbf": Case(lambda D: 1e-10 * RBF(1.0)),
+    "zero*rbf": Case(lambda D: ConstantKernel(0.0) * RBF(1.0)),
+    "constant": Case(lambda D: ConstantKernel(3.0)),
+    "matern-1/2": Case(lambda D: Matern(1.2, nu=0.5), smoothness=1),
+    "matern-1/2-ard": Case(lambda D: Matern(ard(D), nu=0.5), smoothness=1),
+    "matern-3/2": Case(lambda D: Matern(1.2, nu=1.5), smoothness=3),
+    "matern-3/2-ard": Case(lambda D: Matern(ard(D), nu=1.5), smoothness=3),
+    "matern-3/2-wide": Case(lambda D: Matern(1e4, nu=1.5), smoothness=3),
+    "matern-5/2": Case(lambda D: Matern(0.8, nu=2.5), smoothness=5),
+    "matern-5/2-ard": Case(lambda D: Matern(ard(D), nu=2.5), smoothness=5),
+    "matern-7/2": Case(lambda D: Matern(1.1, nu=3.5), smoothness=7),
+    "matern-inf": Case(lambda D: Matern(1.1, nu=np.inf)),
+    "matern-0.8": Case(lambda D: Matern(1.2, nu=0.8), smoothness=1.6, bessel=True, far=BESSEL_FAR),
+    "matern-1.7": Case(lambda D: Matern(0.9, nu=1.7), smoothness=3.4, bessel=True, far=BESSEL_FAR),
+    "matern-2": Case(lambda D: Matern(1.5, nu=2.0), smoothness=4, bessel=True, far=BESSEL_FAR),
+    "matern-4.3-ard": Case(lambda D: Matern(ard(D), nu=4.3), smoothness=8.6, bessel=True, far=BESSEL_FAR),
+    "rational": Case(lambda D: RationalQuadratic(1.2, alpha=0.7)),
+    "rational-heavy": Case(lambda D: RationalQuadratic(0.5, alpha=0.03)),
+    "rational-light": Case(lambda D: RationalQuadratic(1.5, alpha=1e5)),
+    "periodic": Case(lambda D: ExpSineSquared(0.9, periodicity=2.1), positive=False),
+    "periodic-slow": Case(lambda D: ExpSineSquared(1.3, periodicity=1e3), positive=False),
+    "periodic-fast": Case(
+        lambda D: ExpSineSquared(1.1, periodicity=0.05), positive=False, far=10.0
+    ),
+    "periodic-sharp": Case(lambda D: ExpSineSquared(0.1, periodicity=3.0), positive=False),
+    "dot": Case(lambda D: DotProduct(0.4)),
+    "dot-homogeneous": Case(lambda D: DotProduct(0.0)),
+    "pairwise-rbf": Case(lambda D: PairwiseKernel(gamma=0.3, metric="rbf")),
+    "pairwise-linear": Case(lambda D: PairwiseKernel(metric="linear")),
+    "pairwise-poly": Case(lambda D: _poly()),
+    "pairwise-poly-2": Case(lambda D: _poly(0.3, degree=2, coef0=0.0)),
+    "pairwise-poly-2.5": Case(
+        lambda D: _poly(0.1, degree=2.5, coef0=2e4), positive=False
+    ),
+    "pairwise-sigmoid": Case(
+        lambda D: PairwiseKernel(gamma=0.2, metric="sigmoid"), positive=False
+    ),
+    # Sums and products on one invariant.
+    "rbf+rbf": Case(lambda D: RBF(0.5) + 0.3 * RBF(3.0)),
+    "rbf*matern": Case(lambda D: RBF(2.0) * Matern(0.7, nu=2.5), smoothness=5),
+    "rough*smooth": Case(lambda D: RBF(2.0) * Matern(0.7, nu=0.5), smoothness=1),
+    "rough+smooth": Case(lambda D: RBF(2.0) + 1e-3 * Matern(0.7, nu=1.5), smoothness=3),
+    "rational*periodic": Case(
+        lambda D: RationalQuadratic(2.0, 1.5) * ExpSineSquared(1.2, 3.0), positive=False
+    ),
+    "dot*dot": Case(lambda D: DotProduct(0.7) * DotProduct(1.3)),
+    "rbf+white": Case(lambda D: RBF(1.0) + WhiteKernel(0.3)),
+    "rbf*white": Case(lambda D: RBF(1.0) * WhiteKernel(0.3)),
+    "white": Case(lambda D: WhiteKernel(0.3)),
+    # Several invariants.
+    "rbf-ard*dot": Case(lambda D: RBF(ard(D)) * DotProduct(0.5)),
+    "rbf-ard+rbf-ard": Case(lambda D: RBF(ard(D)) + RBF(ard(D, 2.0, 0.4))),
+    "rbf-ard*rbf-ard": Case(lambda D: RBF(ard(D)) * RBF(ard(D, 2.0, 0.4))),
+    "matern-ard*periodic": Case(
+        lambda D: Matern(ard(D), nu=2.5) * ExpSineSquared(1.0, 2.5),
+        smoothness=5,
+        positive=False,
+    ),
+    "matern*dot": Case(lambda D: Matern(1.1, nu=1.5) * DotProduct(0.2), smoothness=3),
+    "three": Case(
+        lambda D: RBF(ard(D)) * Matern(1.3, nu=2.5) * DotProduct(0.6), smoothness=5
+    ),
+    # Powers.
+    "rbf**1/2": Case(lambda D: RBF(0.9) ** 0.5),
+    "rbf**0": Case(lambda D: RBF(0.9) ** 0),
+    "dot**2": Case(lambda D: DotProduct(0.3) ** 2),
+    "dot**3": Case(lambda D: DotProduct(0.0) ** 3),
+    "matern**2": Case(lambda D: Matern(1.4, nu=1.5) ** 2, smoothness=3),
+    "matern-ard**1.7": Case(
+        lambda D: Matern(ard(D), nu=2.5) ** 1.7, smoothness=5, positive=False
+    ),
+    "(1+rbf)**-1": Case(lambda D: (1.0 + RBF(1.2)) ** -1, positive=False),
+    "(rbf+white)**2": Case(lambda D: (RBF(1.0) + WhiteKernel(0.3)) ** 2),
+    "(rbf-ard+dot)**2": Case(lambda D: (RBF(ard(D)) + DotProduct(0.5)) ** 2),
+    # Deeper.
+    "nested": Case(
+        lambda D: (
+            (0.5 * RBF(1.1) ** 2 + Matern(ard(D), nu=1.5) * DotProduct(0.4))
+            * (RationalQuadratic(0.8, 1.2) + 0.1)
+        ),
+        smoothness=3,
+    ),
+    "co2": Case(
+        lambda D: (
+            50.0 * RBF(50.0)
+            + 2.0 * RBF(100.0) * ExpSineSquared(1.0, 1.0)
+            + 0.5 * RationalQuadratic(1.0, alpha=0.8)
+            + (0.1 * RBF(0.1) + WhiteKernel(0.01))
+        ),
+        positive=False,
+        far=30.0,
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------
+# Points
+# ---------------------------------------------------------------------------------------------
+
+#: Where derivatives are compared; three pairs each.
+PLACES = ("generic", "near", "coincident", "offset", "near-offset", "partly", "far")
+
+
+def pairs(place, D, far=100.0):
+    """Three pairs of points (x_i, y_i) as two (3, D) arrays."""
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(2, 3, D))
+    direction = rng.choice([-1.0, 1.0], size=(3, D)) * rng.uniform(0.5, 1.0, size=(3, D))
+    if place == "coincident":
+        Y = X.copy()
+    elif place == "near":
+        Y = X + 1e-6 * direction
+    elif place == "offset":
+        X, Y = X + 2.0**20, Y + 2.0**20
+    elif place == "near-offset":
+        X = X + 2.0**20
+        Y = X + 1e-6 * direction
+    elif place == "partly":
+        Y[:, 0] = X[:, 0]
+    elif place == "far":
+        Y = X + far / np.sqrt(D) * direction
+    return X, Y
+
+
+# ---------------------------------------------------------------------------------------------
+# mpmath: the textbook formulas in 50 digits
+# ---------------------------------------------------------------------------------------------
+
+
+def mp_value(kernel, x, y):
+    """k(x, y) of sequences of numbers, as scikit-learn's documentation has it."""
+    match kernel:
+        case sk.Sum():
+            return mp_value(kernel.k1, x, y) + mp_value(kernel.k2, x, y)
+        case sk.Product():
+            return mp_value(kernel.k1, x, y) * mp_value(kernel.k2, x, y)
+        case sk.Exponentiation():
+            return mp_value(kernel.kernel, x, y) ** mp.mpf(float(kernel.exponent))
+        case sk.ConstantKernel():
+            return mp.mpf(kernel.constant_value)
+        case sk.WhiteKernel():
+            return mp.mpf(0)
+        case sk.Matern():
+            return _mp_matern(kernel.nu, _mp_distance(x, y, kernel.length_scale))
+        case sk.RBF():
+            return mp.exp(-(_mp_distance(x, y, kernel.length_scale) ** 2) / 2)
+        case sk.RationalQuadratic():
+            alpha = mp.mpf(kernel.alpha)
+            d = _mp_distance(x, y, kernel.length_scale)
+            return (1 + d**2 / (2 * alpha)) ** -alpha
+        case sk.ExpSineSquared():
+            d = _mp_distance(x, y, 1.0)
+            return mp.exp(
+                -2 * (mp.sin(mp.pi * d / mp.mpf(kernel.periodicity)) / kernel.length_scale) ** 2
+            )
+        case sk.DotProduct():
+            return mp.mpf(kernel.sigma_0) ** 2 + mp.fdot(x, y)
+        case sk.PairwiseKernel():
+            return _mp_pairwise(kernel, x, y)
+    if type(kernel).__name__ == "Columns":
+        return mp_value(kernel.kernel, [x[d] for d in kernel.dims], [y[d] for d in kernel.dims])
+    raise TypeError(kernel)
+
+
+def _mp_distance(x, y, length_scale):
+    scales = np.broadcast_to(length_scale, len(x))
+    return mp.sqrt(mp.fsum(((a - b) / mp.mpf(l)) ** 2 for a, b, l in zip(x, y, scales, strict=True)))
+
+
+def _mp_matern(nu, d):
+    if nu == np.inf:
+        return mp.exp(-(d**2) / 2)
+    closed = {
+        0.5: lambda t: 1,
+        1.5: lambda t: 1 + t,
+        2.5: lambda t: 1 + t + t**2 / 3,
+    }
+    nu = mp.mpf(nu)
+    t = mp.sqrt(2 * nu) * d
+    if nu in closed:
+        return closed[nu](t) * mp.exp(-t)
+    if d == 0:
+        return mp.mpf(1)
+    if mp.isint(nu):
+        # besselk takes a limit at whole orders, 10 times slower than a point next to it.
+        nu += mp.mpf(10) ** -30
+    return 2 ** (1 - nu) / mp.gamma(nu) * t**nu * mp.besselk(nu, t)
+
+
+def _mp_pairwise(kernel, x, y):
+    options = kernel.pairwise_kernels_kwargs or {}
+    gamma, coef0 = mp.mpf(kernel.gamma), mp.mpf(options.get("coef0", 1))
+    match kernel.metric:
+        case "linear":
+            return mp.fdot(x, y)
+        case "rbf":
+            return mp.exp(-gamma * _mp_distance(x, y, 1.0) ** 2)
+        case "poly":
+            return (gamma * mp.fdot(x, y) + coef0) ** mp.mpf(options.get("degree", 3))
+        case "sigmoid":
+            return mp.tanh(gamma * mp.fdot(x, y) + coef0)
+    raise TypeError(kernel)
+
+
+def mp_partial(kernel, x, y, orders):
+    """A mixed partial derivative; `orders` are those in x_1, ..., x_D, y_1, ..., y_D.
+
+    mpmath takes differences with steps of 1e-50 in as many digits as that needs. At coincident
+    points a Matern kernel is not analytic, and the error is about the step to the power
+    2 nu - order, at least 0.6 here: below the last digit of float64, too.
+    """
+    D = len(x)
+    with mp.workdps(BESSEL_DIGITS if _has_bessel(kernel) else DIGITS):
+        point = [mp.mpf(float(v)) for v in (*x, *y)]
+        return mp.diff(lambda *z: mp_value(kernel, z[:D], z[D:]), point, tuple(orders))
+
+
+@cache
+def mp_jet(name, place, D, order):
+    """Value, gradient (2D,) or Hessian (2D, 2D) in (x, y) of a registered kernel, (3, ...).
+
+    Object arrays of mpmath numbers.
+    """
+    case = REGISTRY[name]
+    X, Y = pairs(place, D, case.far)
+    return np.array([_mp_joint(case(D), x, y, order) for x, y in zip(X, Y, strict=True)])
+
+
+def _mp_joint(kernel, x, y, order):
+    size = 2 * len(x)
+    out = np.empty((size,) * order, dtype=object)
+    for index in np.ndindex(*out.shape):
+        if list(index) == sorted(index):
+            value = mp_partial(kernel, x, y, np.bincount(index, minlength=size).tolist())
+            out[index] = out[index[::-1]] = value
+    return out
+
+
+def joint_block(joint, sides):
+    """The part of a gradient or Hessian in (x, y) that `sides` names."""
+    D = joint.shape[-1] // 2 if sides else 0
+    part = {"x": slice(None, D), "y": slice(D, None)}
+    return joint[(slice(None), *(part[side] for side in sides))]
+
+
+# ---------------------------------------------------------------------------------------------
+# JAX: the kernel in squared distances, for automatic differentiation
+# ---------------------------------------------------------------------------------------------
+
+
+def jax_function(kernel):
+    """The kernel as a function k(x, y) of two JAX vectors.
+
+    Written in s = |x - y|^2, so that automatic differentiation is right where points coincide,
+    too; only Matern and ExpSineSquared need a root of s there and have no such form.
+    """
+    import jax.numpy as jnp
+
+    def sqdist(x, y, scale=1.0):
+        return jnp.sum(((x - y) / scale) ** 2)
+
+    match kernel:
+        case sk.Sum():
+            f, g = jax_function(kernel.k1), jax_function(kernel.k2)
+            return lambda x, y: f(x, y) + g(x, y)
+        case sk.Product():
+            f, g = jax_function(kernel.k1), jax_function(kernel.k2)
+            return lambda x, y: f(x, y) * g(x, y)
+        case sk.Exponentiation():
+            f = jax_function(kernel.kernel)
+            exponent = kernel.exponent
+            power = int(exponent) if float(exponent).is_integer() else exponent
+            return lambda x, y: f(x, y) ** power
+        case sk.ConstantKernel():
+            return lambda x, y: jnp.asarray(kernel.constant_value)
+        case sk.WhiteKernel():
+            return lambda x, y: jnp.asarray(0.0)
+        case sk.Matern() if kernel.nu != np.inf:
+            polynomial = {
+                0.5: lambda t: 1.0,
+                1.5: lambda t: 1 + t,
+                2.5: lambda t: 1 + t + t**2 / 3,
+                3.5: lambda t: 1 + t + 2 * t**2 / 5 + t**3 / 15,
+            }[kernel.nu]
+
+            def matern(x, y):
+                t = jnp.sqrt(2 * kernel.nu * sqdist(x, y, kernel.length_scale))
+                return polynomial(t) * jnp.exp(-t)
+
+            return matern
+        case sk.RBF():
+            return lambda x, y: jnp.exp(-sqdist(x, y, kernel.length_scale) / 2)
+        case sk.RationalQuadratic():
+            alpha = kernel.alpha
+            return lambda x, y: jnp.exp(
+                -alpha * jnp.log1p(sqdist(x, y, kernel.length_scale) / (2 * alpha))
+            )
+        case sk.ExpSineSquared():
+
+            def periodic(x, y):
+                angle = 2 * jnp.pi * jnp.sqrt(sqdist(x, y)) / kernel.periodicity
+                return jnp.exp((jnp.cos(angle) - 1) / kernel.length_scale**2)
+
+            return periodic
+        case sk.DotProduct():
+            return lambda x, y: kernel.sigma_0**2 + jnp.dot(x, y)
+        case sk.PairwiseKernel():
+            options = kernel.pairwise_kernels_kwargs or {}
+            gamma, coef0 = kernel.gamma, options.get("coef0", 1)
+            return {
+                "linear": lambda x, y: jnp.dot(x, y),
+                "rbf": lambda x, y: jnp.exp(-gamma * sqdist(x, y)),
+                "poly": lambda x, y: (gamma * jnp.dot(x, y) + coef0) ** options.get("degree", 3),
+                "sigmoid": lambda x, y: jnp.tanh(gamma * jnp.dot(x, y) + coef0),
+            }[kernel.metric]
+    raise TypeError(kernel)
+
+
+def has_root(kernel):
+    """Whether `jax_function` takes a root of the squared distance."""
+    return any(
+        isinstance(leaf, ExpSineSquared) or (isinstance(leaf, Matern) and leaf.nu != np.inf)
+        for leaf in leaves(kernel)
+    )
+
+
+def _has_bessel(kernel):
+    return any(
+        isinstance(leaf, Matern) and leaf.nu not in (0.5, 1.5, 2.5, np.inf)
+        for leaf in leaves(kernel)
+    )
+
+
+def leaves(kernel):
+    """The kernels that a composite is made of."""
+    if isinstance(kernel, sk.KernelOperator):
+        return leaves(kernel.k1) + leaves(kernel.k2)
+    if isinstance(kernel, sk.Exponentiation) or type(kernel).__name__ == "Columns":
+        return leaves(kernel.kernel)
+    return [kernel]
+
+
+# ---------------------------------------------------------------------------------------------
+# Kernels and functionals that are read by the names of their classes and attributes
+# ---------------------------------------------------------------------------------------------
+
+
+class Columns(sk.Kernel):
+    """A kernel on some columns."""
+
+    def __init__(self, kernel, dims):
+        self.kernel = kernel
+        self.dims = dims
+
+    def __call__(self, X, Y=None):
+        return self.kernel(X[:, self.dims], None if Y is None else Y[:, self.dims])
+
+    def diag(self, X):
+        return self.kernel.diag(X[:, self.dims])
+
+    def is_stationary(self):
+        return self.kernel.is_stationary()
+
+
+#: The radial functions of RBFInterpolator in s = r^2, for mpmath, as SciPy documents them.
+RADIALS = {
+    "linear": lambda s: -mp.sqrt(s),
+    "thin_plate_spline": lambda s: s * mp.log(mp.sqrt(s)) if s else mp.mpf(0),
+    "cubic": lambda s: mp.sqrt(s) ** 3,
+    "quintic": lambda s: -(mp.sqrt(s) ** 5),
+    "multiquadric": lambda s: -mp.sqrt(1 + s),
+    "inverse_multiquadric": lambda s: 1 / mp.sqrt(1 + s),
+    "inverse_quadratic": lambda s: 1 / (1 + s),
+    "gaussian": lambda s: mp.exp(-s),
+}
+
+
+@dataclass
+class _Functional:
+    X: np.ndarray
+
+
+class Value(_Functional):
+    """Stands for f(x)."""
+
+
+@dataclass
+class Gradient(_Functional):
+    """Stands for the gradient, or the entries of it in `mask`."""
+
+    mask: np.ndarray | None = None
+
+
+class ValueGradient(Gradient):
+    """Stands for (f, gradient), or the entries of it in `mask`."""
+
+
+@dataclass
+class Directional(_Functional):
+    """Stands for v . gradient."""
+
+    V: np.ndarray
+
+
+class Hessian(_Functional):
+    """Stands for the Hessian."""
+
+
+class Laplacian(_Functional):
+    """Stands for the trace of the Hessian."""
+
+
+def operators(functional):
+    """The functional written out, for each of its entries: (x, [(factor, orders in x_1..x_D)])."""
+    X = functional.X
+    D = X.shape[1]
+    unit = np.eye(D, dtype=int)
+    value = [[(1.0, 0 * unit[0])]]
+    gradient = [[(1.0, e)] for e in unit]
+    local = {
+        "Value": lambda i: value,
+        "Gradient": lambda i: gradient,
+        "ValueGradient": lambda i: value + gradient,
+        "Directional": lambda i: [[(functional.V[i, a], unit[a]) for a in range(D)]],
+        "Hessian": lambda i: [[(1.0, d + e)] for d in unit for e in unit],
+        "Laplacian": lambda i: [[(1.0, 2 * e) for e in unit]],
+    }[type(functional).__name__]
+    entries = [(x, terms) for i, x in enumerate(X) for terms in local(i)]
+    mask = getattr(functional, "mask", None)
+    return entries if mask is None else [entries[i] for i in np.flatnonzero(mask)]
+
+
+def mp_covariance(kernel, rows, cols):
+    """The covariance of two functionals, the operators applied in 50 digits."""
+    return np.array(
+        [
+            [
+                mp.fsum(
+                    a * b * mp_partial(kernel, x, y, (*left, *right))
+                    for a, left in row
+                    for b, right in col
+                )
+                for y, col in operators(cols)
+            ]
+            for x, row in operators(rows)
+        ]
+    )
+
+
+def exact(array):
+    """An array of floats of any precision as numbers of mpmath, without rounding."""
+
+    def number(value):
+        high = float(value)
+        # What is left of an infinity or of NaN is NaN.
+        low = float(value - type(value)(high)) if np.isfinite(high) else 0.0
+        return mp.mpf(high) + mp.mpf(low)
+
+    out = np.empty(np.shape(array), dtype=object)
+    for index in np.ndindex(out.shape):
+        out[index] = number(array[index])
+    return out
+
+
+# ---------------------------------------------------------------------------------------------
+# Random kernels
+# ---------------------------------------------------------------------------------------------
+
+
+def kernel_trees(D, smooth=True):
+    """A hypothesis strategy for kernels composed at random.
+
+    Parameters
+    ----------
+    D : int
+        Columns of the points.
+    smooth : bool
+        Whether all derivatives are to exist everywhere.
+    """
+    scale = st.floats(0.3, 3.0)
+    scales = st.one_of(scale, st.lists(scale, min_size=D, max_size=D).map(np.array))
+    leaves = [
+        st.builds(RBF, scales),
+        st.builds(RationalQuadratic, scale, st.floats(0.2, 5.0)),
+        st.builds(ExpSineSquared, st.floats(0.7, 2.0), st.floats(1.5, 5.0)),
+        st.builds(DotProduct, st.floats(0.0, 2.0)),
+        st.builds(ConstantKernel, st.floats(0.1, 5.0)),
+        st.builds(PairwiseKernel, gamma=st.floats(0.1, 1.0), metric=st.just("sigmoid")),
+    ]
+    if not smooth:
+        leaves.append(st.builds(Matern, scales, nu=st.sampled_from([0.5, 1.5, 2.5])))
+    return st.recursive(
+        st.one_of(leaves),
+        lambda inner: st.one_of(
+            st.builds(sk.Sum, inner, inner),
+            st.builds(sk.Product, inner, inner),
+            st.builds(sk.Exponentiation, inner, st.sampled_from([2, 3])),
+        ),
+        max_leaves=5,
+    )

@@ -1,0 +1,167 @@
+"""If only one test file is run this is the one.
+
+Every function, type and way through the compiled code once, against formulas written out here; it
+needs no more than pytest, and runs in seconds also under a sanitizer.
+"""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+
+import kerneldiff
+
+# Rounding of an entry relative to the largest of the array: a few hundred eps at these sizes.
+TOLERANCES = {"float64": 1e-13, "float32": 5e-6}
+
+# N, M, D: nothing, one, ragged, more than one tile of rows and of columns, more than one panel of
+# dimensions.
+SIZES = [(0, 3, 2), (3, 0, 2), (1, 1, 1), (3, 5, 2), (7, 9, 5), (50, 261, 3), (5, 3, 9), (2, 3, 70)]
+
+
+def plain(X, Y, weights):
+    """Value, gradient and Hessian with respect to x of exp(-sum_d w_d (x_d - y_d)^2 / 2)."""
+    difference = X[:, None].astype(np.float64) - Y[None]
+    K = np.exp(-0.5 * (weights * difference**2).sum(axis=2))
+    slopes = -weights * difference
+    gradient = slopes * K[..., None]
+    outer = slopes[..., :, None] * slopes[..., None, :]
+    return K, gradient, (outer - np.diag(weights)) * K[..., None, None]
+
+
+def assert_close(actual, expected, dtype):
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    bound = TOLERANCES[dtype] * np.abs(expected).max(initial=0)
+    assert np.abs(actual - expected).max(initial=0) <= bound
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: "x".join(map(str, size)))
+def size(request):
+    return request.param
+
+
+@pytest.fixture(params=TOLERANCES)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=["isotropic", "ard"])
+def case(request, size, dtype, rng):
+    """Kernel, points, and the tensors that they should give."""
+    n, m, d = size
+    X, Y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
+    scales = (
+        np.full(d, 0.7) if request.param == "isotropic" else np.linspace(0.5, 0.9, d)
+    ) * d**0.5
+    kernel = ConstantKernel(1.7) * RBF(scales[0] if request.param == "isotropic" else scales)
+    return kernel, X, Y, [1.7 * tensor for tensor in plain(X, Y, scales**-2.0)]
+
+
+def test_kernel_matrix(case, dtype):
+    kernel, X, Y, (K, _, _) = case
+    assert_close(kerneldiff.kernel_matrix(kernel, X, Y), K, dtype)
+
+
+@pytest.mark.parametrize(("wrt", "sign"), [("x", 1), ("y", -1)])
+def test_gradient(case, dtype, wrt, sign):
+    kernel, X, Y, (_, gradient, _) = case
+    assert_close(kerneldiff.gradient(kernel, X, Y, wrt=wrt), sign * gradient, dtype)
+
+
+@pytest.mark.parametrize(("wrt", "sign"), [("xx", 1), ("xy", -1), ("yx", -1), ("yy", 1)])
+def test_hessian(case, dtype, wrt, sign):
+    kernel, X, Y, (_, _, hessian) = case
+    assert_close(kerneldiff.hessian(kernel, X, Y, wrt=wrt), sign * hessian, dtype)
+
+
+@pytest.mark.parametrize(("wrt", "sign"), [("xx", 1), ("yx", -1)])
+def test_hessian_packed(case, dtype, wrt, sign):
+    kernel, X, Y, (_, _, hessian) = case
+    upper = hessian[(..., *np.triu_indices(X.shape[1]))]
+    packed = kerneldiff.hessian(kernel, X, Y, wrt=wrt, layout="packed")
+    assert_close(packed, sign * upper, dtype)
+
+
+@pytest.mark.parametrize(("wrt", "sign"), [("xx", 1), ("yx", -1)])
+def test_hessian_diag(case, dtype, wrt, sign):
+    kernel, X, Y, (_, _, hessian) = case
+    diagonal = np.einsum("ijaa->ija", hessian)
+    assert_close(kerneldiff.hessian_diag(kernel, X, Y, wrt=wrt), sign * diagonal, dtype)
+
+
+def test_one_argument(dtype, rng):
+    X = rng.normal(size=(60, 3)).astype(dtype)
+    K, _, _ = plain(X, X, np.full(3, 1 / 4))
+    assert_close(kerneldiff.kernel_matrix(RBF(2.0), X), K, dtype)
+
+
+def test_out(dtype, rng):
+    X = rng.normal(size=(60, 3)).astype(dtype)
+    out = np.full((60, 60, 3, 3), np.nan, dtype)
+    assert kerneldiff.hessian(RBF(2.0), X, out=out) is out
+    np.testing.assert_array_equal(out, kerneldiff.hessian(RBF(2.0), X))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("rbf_kernel", 0), ("rbf_gradient", 1), ("rbf_hessian", 2)]
+)
+def test_gamma(name, number, dtype, rng):
+    X, Y = rng.normal(size=(5, 4)).astype(dtype), rng.normal(size=(3, 4)).astype(dtype)
+    # gamma = 1/D by default, and w = 2 gamma.
+    expected = plain(X, Y, np.full(4, 0.5))[number]
+    assert_close(getattr(kerneldiff, name)(X, Y), expected, dtype)
+
+
+def test_tensor_blocks(rng):
+    X = rng.normal(size=(60, 3))
+    blocks = kerneldiff.tensor_blocks(kerneldiff.hessian, RBF(), X, working_memory=0.1)
+    rows, tensors = zip(*blocks, strict=True)
+    assert [i for part in rows for i in range(60)[part]] == list(range(60))
+    np.testing.assert_array_equal(np.concatenate(tensors), kerneldiff.hessian(RBF(), X))
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 64, 67])
+def test_tanh_basis(size, k, dtype, rng):
+    n, _, d = size
+    X, W = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
+    expected = np.tanh(X.astype(np.float64) @ W[:-1].astype(np.float64) + W[-1])
+    actual = kerneldiff.tanh_basis(X, W)
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    # The slope of tanh is at most 1: its error is that of its argument, D + 1 terms of order 1.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=10 * (d + 1) * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 64, 67])
+def test_tanh_jacobian(size, k, dtype, rng):
+    n, _, d = size
+    X, W = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
+    slope = 1 - np.tanh(X.astype(np.float64) @ W[:-1].astype(np.float64) + W[-1]) ** 2
+    expected = np.concatenate([X, np.ones((n, 1))], axis=1)[:, :, None] * slope[:, None, :]
+    actual = kerneldiff.tanh_jacobian(X, W)
+    assert actual.dtype == dtype
+    assert actual.shape == (n, d + 1, k)
+    # |x| < 5, and the slope of sech^2 is at most 1.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=50 * (d + 1) * np.finfo(dtype).eps)
+
+
+def test_transformer(rng):
+    X = rng.normal(size=(9, 2))
+    basis = clone(kerneldiff.TanhBasis(n_components=4, random_state=0)).fit(X)
+    assert basis.transform(X).shape == (9, 4)
+    assert basis.jacobian(X).shape == (9, 3, 4)
+
+
+def test_refuses_bad_input(rng):
+    X = rng.normal(size=(5, 2))
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        kerneldiff.gradient(RBF(), X)
+
+
+def test_config():
+    config = kerneldiff._core.config()
+    assert config["isa"] in config["isa_supported"]
+    assert set(config["isa_supported"]) <= set(config["isa_built"])
+    assert config["threads"] >= 1

@@ -1,0 +1,453 @@
+"""Threads, forks, signals and memory. No test here is about speed.
+
+All of it needs processes of their own: the number of threads is read when a process starts, a
+fork is only dangerous after threads have been used, and a signal is for the whole process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from _support import DTYPES, OPERATIONS, anisotropic, command, environment, points, run_python
+from threadpoolctl import threadpool_limits
+
+import kerneldiff
+from kerneldiff import _core
+
+openmp = pytest.mark.skipif(
+    not _core.config()["openmp"], reason="built without OpenMP: there is one thread"
+)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, maps memory as on Linux")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+
+
+# --------------------------------------------------------------------------------------------------
+# The number of threads
+# --------------------------------------------------------------------------------------------------
+
+DIGESTS = """
+import hashlib, json
+import numpy as np
+import kerneldiff
+from _support import DTYPES, OPERATIONS, anisotropic, points
+digests = {}
+for dtype in DTYPES:
+    X, Y = points(403, 307, 5, dtype)
+    W = points(6, 31, 31, dtype)[0]
+    arrays = {name: operation(anisotropic(5), X, Y) for name, operation in OPERATIONS.items()}
+    arrays["one argument"] = kerneldiff.kernel_matrix(anisotropic(5), X)
+    arrays["tanh_basis"] = kerneldiff.tanh_basis(np.tile(X, (10, 1)), W)
+    arrays["tanh_jacobian"] = kerneldiff.tanh_jacobian(np.tile(X, (10, 1)), W)
+    for name, array in arrays.items():
+        digests[f"{name}-{dtype}"] = hashlib.sha256(array).hexdigest()
+print(json.dumps(digests))
+"""
+
+
+@pytest.fixture(scope="module")
+def digests():
+    """Digests of the arrays that one, two and three threads compute."""
+    return {threads: json.loads(run_python(DIGESTS, threads=threads)) for threads in (1, 2, 3)}
+
+
+@openmp
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*OPERATIONS, "one argument", "tanh_basis", "tanh_jacobian"])
+def test_same_bits_for_any_number_of_threads(digests, name, dtype, threads):
+    key = f"{name}-{dtype}"
+    assert digests[threads][key] == digests[1][key]
+
+
+@openmp
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_follows_omp_num_threads(threads):
+    said = run_python(
+        "import kerneldiff; print(kerneldiff._core.config()['threads'])", threads=threads
+    )
+    assert int(said) == threads
+
+
+@openmp
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_follows_threadpoolctl(limit):
+    with threadpool_limits(limits=limit, user_api="openmp"):
+        assert _core.config()["threads"] == limit
+
+
+@openmp
+@linux
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_starts_as_many_threads_as_it_says(threads):
+    """Counted by the system, after work that is large enough; BLAS has no part in it."""
+    said = run_python(
+        """
+        import os
+        import numpy as np, kerneldiff
+        from sklearn.gaussian_process.kernels import RBF
+        X = np.random.default_rng(0).normal(size=(1000, 3))
+        before = len(os.listdir("/proc/self/task"))
+        kerneldiff.hessian(RBF(), X)
+        print(len(os.listdir("/proc/self/task")) - before)
+        """,
+        threads=threads,
+    )
+    assert int(said) == threads - 1
+
+
+@openmp
+@linux
+def test_small_work_starts_no_thread():
+    said = run_python(
+        """
+        import os
+        import numpy as np, kerneldiff
+        from sklearn.gaussian_process.kernels import RBF
+        X = np.random.default_rng(0).normal(size=(5, 3))
+        before = len(os.listdir("/proc/self/task"))
+        kerneldiff.hessian(RBF(), X)
+        print(len(os.listdir("/proc/self/task")) - before)
+        """,
+        threads=3,
+    )
+    assert int(said) == 0
+
+
+@openmp
+def test_changes_no_setting_of_openmp():
+    """Other libraries in the process share the OpenMP runtime and its settings."""
+    run_python(
+        """
+        import numpy as np, kerneldiff
+        from threadpoolctl import threadpool_info
+        from sklearn.gaussian_process.kernels import RBF
+        X = np.random.default_rng(0).normal(size=(500, 3))
+        kerneldiff.rbf_kernel(X[:2])
+        before = threadpool_info()
+        kerneldiff.hessian(RBF(), X)
+        kerneldiff.tanh_jacobian(X, X[:4])
+        assert threadpool_info() == before
+        """,
+        threads=3,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Several threads of Python
+# --------------------------------------------------------------------------------------------------
+
+
+def test_concurrent_calls():
+    """Calls of many kinds and sizes at once give what they give alone."""
+    jobs = []
+    for k in range(60):
+        operation = list(OPERATIONS.values())[k % len(OPERATIONS)]
+        n, m, d = 20 + 37 * (k % 7), 30 + 29 * (k % 5), 1 + k % 6
+        jobs.append((operation, anisotropic(d), *points(n, m, d, DTYPES[k % 2], seed=k)))
+    alone = [operation(*arguments) for operation, *arguments in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda job: job[0](*job[1:]), jobs * 3))
+    for k, array in enumerate(together):
+        np.testing.assert_array_equal(array, alone[k % len(jobs)])
+
+
+def test_first_use_in_several_threads():
+    """The instruction set is chosen at first use, whichever thread that is."""
+    run_python(
+        """
+        import threading
+        import numpy as np, kerneldiff
+        from sklearn.gaussian_process.kernels import RBF
+        X = np.random.default_rng(0).normal(size=(50, 3))
+        results, start = [], threading.Barrier(8)
+        def work():
+            start.wait()
+            results.append(kerneldiff.hessian(RBF(), X))
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(results) == 8
+        assert all(np.array_equal(result, results[0]) for result in results)
+        """
+    )
+
+
+def test_releases_the_gil():
+    """This thread sees an output half written: it ran during the call, not before or after it."""
+    X = points(2000, 0, 30)[0]
+    out = np.empty((2000, 2000))
+    calls = threading.Semaphore(0)
+
+    def compute():
+        while calls.acquire() and not stop:
+            kerneldiff.kernel_matrix(anisotropic(30), X, out=out)
+            finished.set()
+
+    stop, seen, finished = [], False, threading.Event()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    for _ in range(50):
+        out[:] = np.nan
+        finished.clear()
+        calls.release()
+        while not (seen or finished.is_set()):
+            first, last = out[0, 0], out[-1, -1]
+            seen = not np.isnan(first) and np.isnan(last)
+        finished.wait()
+    stop.append(True)
+    calls.release()
+    thread.join()
+    assert seen
+
+
+# --------------------------------------------------------------------------------------------------
+# Forks
+# --------------------------------------------------------------------------------------------------
+
+FORK = """
+import multiprocessing, sys
+import joblib, numpy as np
+import kerneldiff
+from sklearn.gaussian_process.kernels import RBF
+
+X = np.random.default_rng(0).normal(size=(700, 3))
+
+def work(k):
+    import hashlib
+    tensor = kerneldiff.hessian(RBF(1.0 + k), X)
+    basis = kerneldiff.tanh_jacobian(X, np.full((4, 70), 0.1 * k))
+    return hashlib.sha256(tensor).hexdigest(), hashlib.sha256(basis).hexdigest()
+
+def pool(tasks):
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        return workers.map(work, tasks)
+
+def parallel(tasks):
+    return joblib.Parallel(2, backend="multiprocessing")(joblib.delayed(work)(k) for k in tasks)
+
+def nested(tasks):
+    # A child of a child.
+    workers = joblib.Parallel(2, backend="multiprocessing")
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(pool_in_child(tasks)))
+    child.start()
+    found = queue.get()
+    child.join()
+    return found
+
+def pool_in_child(tasks):
+    work(0)
+    return pool(tasks)
+
+if sys.argv[2] == "used":
+    work(0)
+forked = {"pool": pool, "joblib": parallel, "nested": nested}[sys.argv[1]](range(5))
+assert forked == [work(k) for k in range(5)]
+# The parent goes on with all of its threads.
+assert kerneldiff._core.config()["threads"] == 3 or not kerneldiff._core.config()["openmp"]
+"""
+
+
+@forks
+@pytest.mark.parametrize("before", ["used", "unused"])
+@pytest.mark.parametrize("way", ["pool", "joblib", "nested"])
+def test_forked_workers(way, before):
+    """libgomp does not survive a fork after its first parallel region: a child would wait for
+    threads that it does not have, for ever.
+    """
+    run_python(FORK, way, before, threads=3, timeout=60)
+
+
+# --------------------------------------------------------------------------------------------------
+# Ctrl-C
+# --------------------------------------------------------------------------------------------------
+
+# Cases that would take minutes. Each is a function, its arguments and the shape of its output, which
+# is larger than any memory: the same 64 MiB are mapped again and again, one behind the other. What
+# is written there is of no interest.
+CASES = """
+import ctypes, functools, math, mmap, os, sys, time
+import numpy as np
+import kerneldiff
+from sklearn.gaussian_process.kernels import RBF
+
+PIECE = 2**26
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_NORESERVE = 1, 2, 16, 16384
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+
+def huge(shape, dtype):
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    whole = -(-size // PIECE) * PIECE
+    file = os.memfd_create("out")
+    os.ftruncate(file, PIECE)
+    start = libc.mmap(
+        None, whole, mmap.PROT_READ, MAP_PRIVATE | mmap.MAP_ANON | MAP_NORESERVE, -1, 0
+    )
+    for address in range(start, start + whole, PIECE):
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        found = libc.mmap(address, PIECE, protection, MAP_SHARED | MAP_FIXED, file, 0)
+        assert found == address
+    return np.frombuffer((ctypes.c_char * size).from_address(start), dtype).reshape(shape)
+
+def normal(n, d, dtype=np.float64):
+    return np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
+
+def kernel(function, *arguments):
+    return functools.partial(function, RBF()), arguments
+
+def blocks(*arguments):
+    for _ in kerneldiff.tensor_blocks(kerneldiff.hessian, RBF(), *arguments, working_memory=500):
+        pass
+
+K, G, H = kerneldiff.kernel_matrix, kerneldiff.gradient, kerneldiff.hessian
+cases = {
+    "kernel_matrix": lambda: (*kernel(K, normal(200_000, 3)), (200_000, 200_000)),
+    "gradient": lambda: (*kernel(G, normal(60_000, 10)), (60_000, 60_000, 10)),
+    "hessian": lambda: (*kernel(H, normal(20_000, 10)), (20_000, 20_000, 10, 10)),
+    "float32": lambda: (*kernel(G, normal(90_000, 10, np.float32)), (90_000, 90_000, 10)),
+    "tall": lambda: (*kernel(K, normal(10_000_000, 1), normal(3000, 1)), (10_000_000, 3000)),
+    "wide": lambda: (*kernel(K, normal(3000, 1), normal(10_000_000, 1)), (3000, 10_000_000)),
+    "one row": lambda: (*kernel(H, normal(1, 100), normal(10**6, 100)), (1, 10**6, 100, 100)),
+    "one column": lambda: (*kernel(H, normal(10**6, 100), normal(1, 100)), (10**6, 1, 100, 100)),
+    "large pairs": lambda: (*kernel(H, normal(48, 2000), normal(128, 2000)), (48, 128, 2000, 2000)),
+    "one pair": lambda: (*kernel(H, normal(1, 100_000)), (1, 1, 100_000, 100_000)),
+    "tensor_blocks": lambda: (blocks, [normal(30_000, 20)], None),
+    "tanh_basis": lambda: (kerneldiff.tanh_basis, [normal(200_000, 20), normal(21, 200_000)],
+                           (200_000, 200_000)),
+    "tanh_jacobian": lambda: (kerneldiff.tanh_jacobian, [normal(100_000, 99), normal(100, 5000)],
+                              (100_000, 100, 5000)),
+    "full jacobian": lambda: (
+        functools.partial(kerneldiff.tanh_jacobian, layout="full"),
+        [normal(10_000, 9), normal(10, 2000)],
+        (10_000, 2000, 10, 2000),
+    ),
+}
+"""
+
+INTERRUPTED = f"""
+{CASES}
+function, arguments, shape = cases[sys.argv[1]]()
+options = {{}} if shape is None else {{"out": huge(shape, arguments[0].dtype)}}
+kerneldiff.kernel_matrix(RBF(), normal(2000, 3))
+print("ready", flush=True)
+try:
+    function(*arguments, **options)
+    print("finished")
+except KeyboardInterrupt:
+    print(time.monotonic())
+# The library is as usable as before.
+X = normal(300, 3)
+from kerneldiff import _reference
+assert np.abs(kerneldiff.hessian(RBF(), X) - _reference.hessian(RBF(), X)).max() < 1e-14
+"""
+
+
+@linux
+@pytest.mark.parametrize(
+    "case",
+    [
+        *["kernel_matrix", "gradient", "hessian", "float32", "tall", "wide", "one row"],
+        *["one column", "large pairs", "one pair", "tensor_blocks", "tanh_basis", "tanh_jacobian"],
+        "full jacobian",
+    ],
+)
+def test_ctrl_c(case):
+    """The signal ends a call within a second, from wherever it is."""
+    with subprocess.Popen(
+        command(INTERRUPTED, case),
+        # The slowest instruction set: what it does between two looks at signals takes longest.
+        env=environment(isa="baseline"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+            # Into the call: what comes before the compiled loops is done in a few milliseconds,
+            # and all cases take more than ten seconds.
+            time.sleep(0.5)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            said, complaints = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, complaints
+    assert said != "finished\n"
+    # Not a speed, but a promise. The clock is the same for all processes; a second on top of the
+    # promised one, for a machine that is busy with other things.
+    assert float(said) - sent < 2
+
+
+# --------------------------------------------------------------------------------------------------
+# Memory
+# --------------------------------------------------------------------------------------------------
+
+PEAK = """
+import sys
+import numpy as np
+import kerneldiff
+from sklearn.gaussian_process.kernels import RBF
+
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+def normal(n, d, dtype=np.float64):
+    return np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
+
+# Name: function, what comes before the points, points.
+X, Y = normal(3000, 1500), normal(10, 1500)
+cases = {
+    "kernel_matrix": (kerneldiff.kernel_matrix, [RBF()], [normal(3000, 3)]),
+    "gradient": (kerneldiff.gradient, [RBF()], [normal(1500, 10)]),
+    "hessian": (kerneldiff.hessian, [RBF()], [normal(500, 10)]),
+    "packed": (lambda *a, **k: kerneldiff.hessian(*a, layout="packed", **k), [RBF()], [normal(700, 10)]),
+    "float32": (kerneldiff.hessian, [RBF()], [normal(700, 10, np.float32)]),
+    "rbf_hessian": (kerneldiff.rbf_hessian, [], [normal(500, 10)]),
+    "large pairs": (kerneldiff.hessian, [RBF()], [normal(3, 1000)]),
+    "many columns of X": (kerneldiff.kernel_matrix, [RBF()], [X, Y]),
+    "many columns of Y": (kerneldiff.kernel_matrix, [RBF()], [Y, X]),
+    "many columns, ard": (kerneldiff.gradient, [RBF(np.ones(1500))], [X[:1000], Y]),
+    "many points": (kerneldiff.kernel_matrix, [RBF()], [normal(1_000_000, 4), normal(3, 4)]),
+    "tanh_basis": (kerneldiff.tanh_basis, [], [normal(100_000, 10), normal(11, 100)]),
+    "tanh_jacobian": (kerneldiff.tanh_jacobian, [], [normal(20_000, 10), normal(11, 50)]),
+    "full jacobian": (
+        lambda *a: kerneldiff.tanh_jacobian(*a, layout="full"), [], [normal(3000, 5), normal(6, 40)]
+    ),
+    "many slopes": (kerneldiff.tanh_basis, [], [normal(20, 2000), normal(2001, 2000)]),
+}
+function, kernel, inputs = cases[sys.argv[1]]
+# Threads, code and buffers of a first call are not what is measured.
+kerneldiff.hessian(RBF(), normal(200, 3))
+kerneldiff.tanh_jacobian(normal(2000, 3), normal(4, 50))
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # forget the peak
+before = status("VmRSS")
+array = function(*kernel, *inputs)
+grown = status("VmHWM") - before
+print(grown - array.nbytes - sum(points.nbytes for points in inputs))
+"""
+
+
+@linux
+@pytest.mark.parametrize(
+    "case",
+    [
+        *["kernel_matrix", "gradient", "hessian", "packed", "float32", "rbf_hessian"],
+        *["large pairs", "many columns of X", "many columns of Y", "many columns, ard"],
+        *["many points", "tanh_basis", "tanh_jacobian", "full jacobian", "many slopes"],
+    ],
+)
+def test_peak_memory(case):
+    """The output, one packed copy of the points, and 8 MiB."""
+    assert int(run_python(PEAK, case, threads=2)) <= 8 * 2**20
