@@ -71,7 +71,7 @@ cdef extern from "kd.h":
                        void *) noexcept nogil
         void (*jets)(const kd_program *, const void *, Py_ssize_t, void *, void *) noexcept nogil
         void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
-        void (*vmath)(int32_t, const void *, void *, Py_ssize_t) noexcept nogil
+        void (*vmath)(int32_t, const void *, double, void *, Py_ssize_t) noexcept nogil
         void (*fill)(void *, double, Py_ssize_t, int32_t) noexcept nogil
 
     const char *kd_isa_name(int) noexcept nogil
@@ -80,3 +80,5 @@ cdef extern from "kd.h":
     const kd_table *kd_get_table(int, int) noexcept nogil
     int kd_n_jets() noexcept nogil
     const char *kd_jet_name(int) noexcept nogil
+    int kd_n_vmath() noexcept nogil
+    const char *kd_vmath_name(int) noexcept nogil

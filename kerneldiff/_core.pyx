@@ -626,16 +626,16 @@ def tanh(x, w, out, bint jacobian, bint stream):
         start = stop
 
 
-VMATH = ("exp", "tanh", "sech2", "log", "log1p", "sin", "cos")
+VMATH = tuple(kd_vmath_name(number).decode() for number in range(kd_n_vmath()))
 
 
-def vmath(name, x):
-    """Apply an element-wise function of ``src/vmath.h`` to a C-contiguous array."""
+def vmath(name, x, double p=0.0):
+    """Apply a function of ``src/vmath.h`` to each element; p is its second argument, if any."""
     cdef Buffer xb = Buffer(x)
     y = x.copy()
     cdef Buffer yb = Buffer(y, True)
     cdef const kd_table *table = kd_get_table(isa(), <int> xb.view.itemsize)
-    table.vmath(VMATH.index(name), xb.view.buf, yb.view.buf, xb.view.len // xb.view.itemsize)
+    table.vmath(VMATH.index(name), xb.view.buf, p, yb.view.buf, xb.view.len // xb.view.itemsize)
     return y
 
 

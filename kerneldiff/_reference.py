@@ -419,6 +419,8 @@ def _points(X):
 
 def _leaf(kernel, real, n_columns):
     """(kind of invariant, its weights or None, jet, smoothness) of a kernel that has one."""
+    if hasattr(kernel, "invariant") and hasattr(kernel, "jet"):
+        return kernel.invariant, None, kernel.jet, getattr(kernel, "smoothness", np.inf)
     if isinstance(kernel, sk.Matern | sk.RBF):
         scale = 1 / np.asarray(kernel.length_scale, real) ** 2
         if scale.size == 1:
@@ -465,8 +467,6 @@ def _leaf(kernel, real, n_columns):
             return "dot", None, _scaled(poly, gamma, coef0), np.inf
         if kernel.metric == "sigmoid":
             return "dot", None, _scaled(_jet_tanh, gamma, coef0), np.inf
-    if hasattr(kernel, "invariant") and hasattr(kernel, "jet"):
-        return kernel.invariant, None, kernel.jet, getattr(kernel, "smoothness", np.inf)
     raise TypeError(f"the reference knows no derivatives of {kernel!r}")
 
 

@@ -28,7 +28,8 @@ def show_config(mode: Literal["print", "dict"] = "print") -> dict[str, Any] | No
     facts : dict or None
         None for ``mode="print"``. Otherwise a dictionary of
 
-        - ``"kerneldiff"``, ``"python"``, ``"numpy"``, ``"scipy"``, ``"scikit-learn"`` : str, versions
+        - ``"kerneldiff"``, ``"numpy"``, ``"scipy"``, ``"scikit-learn"``, ``"python"`` : str,
+          versions
         - ``"platform"`` : str
         - ``"compiler"`` : str, what the compiled core was built with
         - ``"isa_built"``, ``"isa_supported"`` : tuple of str, instruction sets that were built, and

@@ -4,6 +4,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,8 +190,8 @@ def _kernel_jobs(kernel: Kernel, X: np.ndarray) -> list[_Job]:
     return [
         _Job(
             name,
-            lambda name=name: getattr(kerneldiff, name)(kernel, X),
-            lambda name=name: getattr(_reference, name)(kernel, X),
+            partial(getattr(kerneldiff, name), kernel, X),
+            partial(getattr(_reference, name), kernel, X),
             expected,
         )
         for name, expected in checks.items()
@@ -200,18 +201,18 @@ def _kernel_jobs(kernel: Kernel, X: np.ndarray) -> list[_Job]:
 def _tanh_job(X: np.ndarray, W: np.ndarray) -> _Job:
     D = X.shape[1]
 
+    def along(shift: np.ndarray) -> np.ndarray:
+        return _derivative(lambda t: _tanh(X, W + t * shift), 1, 2.0**-8)
+
     def expected() -> Iterator[tuple[Any, np.ndarray]]:
         for d, row in enumerate(np.eye(D + 1)):
             shift = row[:, np.newaxis]  # of one slope, or the bias, of every function at once
-            yield (
-                (slice(None), d),
-                _derivative(lambda t, shift=shift: _tanh(X, W + t * shift), 1, 2.0**-8),
-            )
+            yield (slice(None), d), along(shift)
 
     return _Job(
         "tanh_jacobian",
-        lambda: kerneldiff.tanh_jacobian(X, W),
-        lambda: _reference.tanh_jacobian(X, W),
+        partial(kerneldiff.tanh_jacobian, X, W),
+        partial(_reference.tanh_jacobian, X, W),
         expected,
     )
 
@@ -230,12 +231,11 @@ _WEIGHTS = {
 
 def _derivative(func: Callable[[float], np.ndarray], order: int, step: float) -> np.ndarray:
     """Derivative at 0 of an array that depends on one number."""
-    terms = (
-        weight * func(offset * step)
-        for offset, weight in zip(range(-4, 5), _WEIGHTS[order], strict=True)
-        if weight
-    )
-    return sum(terms, start=np.float64(0)) / step**order
+    total = np.zeros_like(func(0.0))
+    for offset, weight in zip(range(-4, 5), _WEIGHTS[order], strict=True):
+        if weight:
+            total += weight * func(offset * step)
+    return total / step**order
 
 
 def _deviation(array: np.ndarray, expected: Iterator[tuple[Any, np.ndarray]]) -> float:

@@ -868,7 +868,7 @@ def _make_callback(kind, data):
 
 
 @functools.lru_cache(maxsize=128)
-def compile_term(term, d, order, row=None, col=None):
+def compile_term(term, d, order, row=None, col=None, dtype="d"):
     """Compile a tree for derivatives to `order` in its invariants.
 
     Parameters
@@ -880,6 +880,8 @@ def compile_term(term, d, order, row=None, col=None):
         Highest derivative that is wanted of the result.
     row, col : {None, "directional", "laplacian"}
         What is applied before, with respect to x and to y.
+    dtype : {"d", "f"}
+        What it will run in.
 
     Returns
     -------
@@ -888,8 +890,11 @@ def compile_term(term, d, order, row=None, col=None):
     Raises
     ------
     ValueError
-        If derivatives beyond the fifth, or too many invariants, are needed.
+        If derivatives beyond the fifth, or too many invariants, are needed, or if a length scale is
+        out of the range of float32.
     """
+    if dtype == "f":
+        _check_single(term)
     taken = {None: 0, "directional": 1, "laplacian": 2}
     total = order + taken[row] + taken[col]
     if total > _core.MAX_ORDER:
@@ -940,6 +945,45 @@ def _rough(invariants, term, d, total, row, col):
             number = invariants.index(leaf.invariant)
             rows.add((number, math.ceil(leaf.smoothness), already, seen))
     return sorted(rows)
+
+
+def _check_single(term):
+    """Raise ValueError if a scale or weight is not a normal number in float32."""
+    limits = np.finfo(np.float32)
+    for leaf in leaves(term):
+        for value in (leaf.scale, *(leaf.invariant.weights or ())):
+            if value != 0 and not limits.tiny <= abs(value) <= limits.max:
+                raise ValueError(
+                    f"a length scale (or gamma) of the kernel gives the factor {value:.3g}, which "
+                    "float32 cannot hold; pass float64 points."
+                )
+
+
+def is_stationary(term):
+    """Tell whether all invariants are squared distances: blocks of mixed derivatives are symmetric."""
+    return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
+
+
+def on_diagonal(term, X):
+    """Values of a tree where points meet themselves.
+
+    Parameters
+    ----------
+    term : tree of terms
+    X : ndarray of shape (N, D)
+
+    Returns
+    -------
+    ndarray of shape (N,)
+    """
+    program = compile_term(term, X.shape[1], 0, dtype=X.dtype.char)
+    used = list(dict.fromkeys(leaf.invariant for leaf in leaves(term))) or [_SQDIST]
+    a = np.zeros((len(used), len(X)), X.dtype)
+    for row, invariant in zip(a, used, strict=True):
+        if invariant.kind == "dot":
+            weights = 1.0 if invariant.weights is None else np.array(invariant.weights, X.dtype)
+            row[:] = np.einsum("na,na->n", X * weights, X)
+    return _core.jets(program, a)[0]
 
 
 def smoothness(term):

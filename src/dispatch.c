@@ -1,17 +1,18 @@
 /* Which of the compiled tables can run here.  Compiled once, for the plainest machine. */
 #include "jets.h"
 #include "kd.h"
+#include "vmath.h"
 
 /* THE list of instruction sets: name, number, test.  What is tested here is all that the flags in
  * src/meson.build turn on, and no less. */
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
-#    define KD_CPU_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-#    define KD_CPU_AVX512                                                                          \
-        (KD_CPU_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && \
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+#define KD_CPU_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#define KD_CPU_AVX512                                                                          \
+    (KD_CPU_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && \
+     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
 #else
-#    define KD_CPU_AVX2 0
-#    define KD_CPU_AVX512 0
+#define KD_CPU_AVX2 0
+#define KD_CPU_AVX512 0
 #endif
 
 extern const kd_table kd_table_baseline_f64, kd_table_baseline_f32;
@@ -61,9 +62,14 @@ const kd_table *kd_get_table(int isa, int real_bytes) {
     return real_bytes == 4 ? isas[isa].f32 : isas[isa].f64;
 }
 
-#define KD_JET_NAME(name) #name,
-static const char *const jet_names[] = {KD_JETS(KD_JET_NAME)};
+#define KD_NAME(name) #name,
+static const char *const jet_names[] = {KD_JETS(KD_NAME)};
+static const char *const vmath_names[] = {KD_VMATH1(KD_NAME) KD_VMATH2(KD_NAME)};
 
 int kd_n_jets(void) { return KD_N_JETS; }
 
 const char *kd_jet_name(int number) { return jet_names[number]; }
+
+int kd_n_vmath(void) { return sizeof vmath_names / sizeof *vmath_names; }
+
+const char *kd_vmath_name(int number) { return vmath_names[number]; }

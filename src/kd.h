@@ -126,9 +126,6 @@ typedef struct {
     int32_t stream;
 } kd_tanh_call;
 
-/* Element-wise functions, exposed so that their errors can be measured. */
-enum { KD_EXP, KD_TANH, KD_SECH2, KD_LOG, KD_LOG1P, KD_SIN, KD_COS, KD_N_VMATH };
-
 typedef struct {
     const char *name;
     int32_t real_bytes;
@@ -146,7 +143,9 @@ typedef struct {
      * see work_bytes. */
     void (*jets)(const kd_program *prog, const void *a, ptrdiff_t n, void *out, void *work);
     void (*tanh)(const kd_tanh_call *call, ptrdiff_t i0, ptrdiff_t i1, void *work);
-    void (*vmath)(int32_t which, const void *x, void *y, ptrdiff_t n);
+    /* Function `which` of vmath.h, element by element, so that its errors can be measured; p is
+     * the second argument of those that take one. */
+    void (*vmath)(int32_t which, const void *x, double p, void *y, ptrdiff_t n);
     void (*fill)(void *out, double value, ptrdiff_t n, int32_t stream);
 } kd_table;
 
@@ -161,8 +160,10 @@ int kd_isa_supported(int isa);
 /* The functions for an instruction set that is built and supported, for float64 or float32. */
 const kd_table *kd_get_table(int isa, int real_bytes);
 
-/* The names of the jets in their order, for the Python side. */
+/* The names of the jets and of the functions of vmath.h in their order, for the Python side. */
 int kd_n_jets(void);
 const char *kd_jet_name(int number);
+int kd_n_vmath(void);
+const char *kd_vmath_name(int number);
 
 #endif

@@ -445,11 +445,20 @@ static void run_value(const strip_row *s, const real *y, const real *v, ptrdiff_
     memcpy(p, jet0(s, j0), (size_t)count * sizeof(real));
 }
 
+/* How many pairs, of those left, can be worked on in several passes: a pass that adds must not find
+ * what the one before has spilled, and only whole groups of the flat loops do not spill. */
+INLINE ptrdiff_t group(const strip_row *s, ptrdiff_t left, ptrdiff_t d) {
+    return s->m == 1 ? left : d <= FLAT_D && left >= VL ? VL : 1;
+}
+
 /* grad k = sum_l F_l grad a_l */
 INLINE void gradient_of(const strip_row *s, const form *side, const real *y, const real *v,
                         ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t d) {
-    for (ptrdiff_t l = 0; l < s->m; l++)
-        put_form(p, jet1(s, l, j0), &side[l], y, v, count, d, l > 0);
+    for (ptrdiff_t j = 0, n; j < count; j += n) {
+        n = group(s, count - j, d);
+        for (ptrdiff_t l = 0; l < s->m; l++)
+            put_form(p + j * d, jet1(s, l, j0 + j), &side[l], y + j * d, v + j * d, n, d, l > 0);
+    }
 }
 
 INLINE void run_gradient(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
@@ -459,15 +468,19 @@ INLINE void run_gradient(const strip_row *s, const real *y, const real *v, ptrdi
 
 /* Hess k = sum_l t_l v_l' + diagonal, v_l = grad a_l on the other side, t_l = sum_k F_kl grad a_k
  * on the first; what is made of it here are t, v and g, the whole diagonal. */
-INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, ptrdiff_t j,
+INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                             ptrdiff_t count, ptrdiff_t d, int which) {
-    for (ptrdiff_t l = 0; l < s->m; l++) {
-        real *tl = s->t + l * s->room, *vl = s->v2 + l * s->room;
-        put_form(vl, NULL, &s->other[l], y, v, count, d, 0);
-        for (ptrdiff_t k = 0; k < s->m; k++)
-            put_form(tl, jet2(s, k, l, j), &s->first[k], y, v, count, d, k > 0);
-        put_diagonal(s->g, tl, vl, s->second[3 * l + which], jet1(s, l, j), s->first[l].w, count,
-                     d, l > 0);
+    for (ptrdiff_t j = 0, n; j < count; j += n) {
+        const ptrdiff_t e = j * d;
+        n = group(s, count - j, d);
+        for (ptrdiff_t l = 0; l < s->m; l++) {
+            real *tl = s->t + l * s->room + e, *vl = s->v2 + l * s->room + e;
+            put_form(vl, NULL, &s->other[l], y + e, v + e, n, d, 0);
+            for (ptrdiff_t k = 0; k < s->m; k++)
+                put_form(tl, jet2(s, k, l, j0 + j), &s->first[k], y + e, v + e, n, d, k > 0);
+            put_diagonal(s->g + e, tl, vl, s->second[3 * l + which], jet1(s, l, j0 + j),
+                         s->first[l].w, n, d, l > 0);
+        }
     }
 }
 
@@ -1184,25 +1197,20 @@ static void tanh_rows(const kd_tanh_call *c, ptrdiff_t i0, ptrdiff_t i1, void *w
 
 /* ------------------------------------------------------------------- single functions --- */
 
-#define KD_APPLY(function)                                                             \
-    do {                                                                             \
-        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = function(x[i]); \
-    } while (0)
+#define KD_FN_ENUM(name) KD_FN_##name,
+enum { KD_VMATH1(KD_FN_ENUM) KD_VMATH2(KD_FN_ENUM) };
 
-static void vmath(int32_t which, const void *x_, void *y_, ptrdiff_t n) {
+#define KD_FN(name, ...)                                                                         \
+    case KD_FN_##name:                                                                           \
+        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = kd_##name(x[i] __VA_ARGS__); \
+        break;
+#define KD_FN1(name) KD_FN(name, )
+#define KD_FN2(name) KD_FN(name, , (real)p)
+
+static void vmath(int32_t which, const void *x_, double p, void *y_, ptrdiff_t n) {
     const real *restrict x = x_;
     real *restrict y = y_;
-    switch (which) {
-    case KD_EXP:
-        KD_APPLY(kd_exp);
-        break;
-    case KD_TANH:
-        KD_APPLY(kd_tanh);
-        break;
-    case KD_SECH2:
-        KD_APPLY(kd_sech2);
-        break;
-    }
+    switch (which) { KD_VMATH1(KD_FN1) KD_VMATH2(KD_FN2) }
 }
 
 static void fill(void *out, double value, ptrdiff_t n, int32_t stream) {

@@ -14,9 +14,12 @@ import kerneldiff
 # Rounding of an entry relative to the largest of the array: a few hundred eps at these sizes.
 TOLERANCES = {"float64": 1e-13, "float32": 5e-6}
 
-# N, M, D: nothing, one, ragged, more than one tile of rows and of columns, more than one panel of
-# dimensions.
-SIZES = [(0, 3, 2), (3, 0, 2), (1, 1, 1), (3, 5, 2), (7, 9, 5), (50, 261, 3), (5, 3, 9), (2, 3, 70)]
+# N, M, D, number of length scales: nothing, one, ragged, more than one tile of rows and of columns,
+# more than one panel of dimensions.
+SIZES = [
+    *[(0, 3, 2, 1), (3, 0, 2, 2), (1, 1, 1, 1), (3, 5, 2, 2), (7, 9, 5, 1), (7, 9, 5, 5)],
+    *[(50, 261, 3, 1), (50, 261, 3, 3), (5, 3, 9, 9), (2, 3, 70, 1)],
+]
 
 
 def plain(X, Y, weights):
@@ -36,26 +39,20 @@ def assert_close(actual, expected, dtype):
     assert np.abs(actual - expected).max(initial=0) <= bound
 
 
-@pytest.fixture(params=SIZES, ids=lambda size: "x".join(map(str, size)))
-def size(request):
-    return request.param
-
-
 @pytest.fixture(params=TOLERANCES)
 def dtype(request):
     return request.param
 
 
-@pytest.fixture(params=["isotropic", "ard"])
-def case(request, size, dtype, rng):
+@pytest.fixture(params=SIZES, ids=str)
+def case(request, dtype, rng):
     """Kernel, points, and the tensors that they should give."""
-    n, m, d = size
+    n, m, d, n_scales = request.param
     X, Y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
-    scales = (
-        np.full(d, 0.7) if request.param == "isotropic" else np.linspace(0.5, 0.9, d)
-    ) * d**0.5
-    kernel = ConstantKernel(1.7) * RBF(scales[0] if request.param == "isotropic" else scales)
-    return kernel, X, Y, [1.7 * tensor for tensor in plain(X, Y, scales**-2.0)]
+    scales = np.linspace(0.6, 0.9, n_scales) * d**0.5
+    kernel = ConstantKernel(1.7) * RBF(scales if n_scales > 1 else scales[0])
+    weights = np.broadcast_to(scales, d) ** -2.0
+    return kernel, X, Y, [1.7 * tensor for tensor in plain(X, Y, weights)]
 
 
 def test_kernel_matrix(case, dtype):
@@ -96,6 +93,32 @@ def test_one_argument(dtype, rng):
     assert_close(kerneldiff.kernel_matrix(RBF(2.0), X), K, dtype)
 
 
+def fortran(array):
+    return np.asfortranarray(array)
+
+
+def strided(array):
+    return np.repeat(array, 2, axis=1)[:, ::2]
+
+
+def unaligned(array):
+    """One byte off the alignment of its type, which C does not allow to be read as it is."""
+    copy = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.parametrize("layout", [fortran, strided, unaligned])
+def test_layouts(layout, dtype, rng):
+    X, Y = rng.normal(size=(7, 3)).astype(dtype), rng.normal(size=(9, 3)).astype(dtype)
+    np.testing.assert_array_equal(
+        kerneldiff.gradient(RBF(), layout(X), layout(Y)), kerneldiff.gradient(RBF(), X, Y)
+    )
+    np.testing.assert_array_equal(
+        kerneldiff.tanh_basis(layout(X), layout(Y[:4])), kerneldiff.tanh_basis(X, Y[:4])
+    )
+
+
 def test_out(dtype, rng):
     X = rng.normal(size=(60, 3)).astype(dtype)
     out = np.full((60, 60, 3, 3), np.nan, dtype)
@@ -121,9 +144,17 @@ def test_tensor_blocks(rng):
     np.testing.assert_array_equal(np.concatenate(tensors), kerneldiff.hessian(RBF(), X))
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, 64, 67])
-def test_tanh_basis(size, k, dtype, rng):
-    n, _, d = size
+# N, D, K
+tanh_sizes = pytest.mark.parametrize(
+    "size",
+    [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (5, 3, 7), (50, 2, 67), (300, 9, 5), (2, 70, 64)],
+    ids=str,
+)
+
+
+@tanh_sizes
+def test_tanh_basis(size, dtype, rng):
+    n, d, k = size
     X, W = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
     expected = np.tanh(X.astype(np.float64) @ W[:-1].astype(np.float64) + W[-1])
     actual = kerneldiff.tanh_basis(X, W)
@@ -133,9 +164,9 @@ def test_tanh_basis(size, k, dtype, rng):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=10 * (d + 1) * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, 64, 67])
-def test_tanh_jacobian(size, k, dtype, rng):
-    n, _, d = size
+@tanh_sizes
+def test_tanh_jacobian(size, dtype, rng):
+    n, d, k = size
     X, W = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
     slope = 1 - np.tanh(X.astype(np.float64) @ W[:-1].astype(np.float64) + W[-1]) ** 2
     expected = np.concatenate([X, np.ones((n, 1))], axis=1)[:, :, None] * slope[:, None, :]
