@@ -36,6 +36,16 @@ except ModuleNotFoundError as error:
         ) from error
     raise
 
+from kerneldiff.functionals import (
+    Directional,
+    Gradient,
+    Hessian,
+    Laplacian,
+    Value,
+    ValueGradient,
+    covariance,
+)
+from kerneldiff.kernels import Columns
 from kerneldiff._show_config import show_config
 from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
 from kerneldiff.tensors import (
@@ -53,7 +63,15 @@ from kerneldiff.tensors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Columns",
+    "Directional",
+    "Gradient",
+    "Hessian",
+    "Laplacian",
     "TanhBasis",
+    "Value",
+    "ValueGradient",
+    "covariance",
     "gradient",
     "hessian",
     "hessian_diag",

@@ -1,35 +1,58 @@
 # The contract between C and Cython: what src/kd.h declares.
-from libc.stdint cimport int32_t
+from libc.stdint cimport int8_t, int32_t
 
 
 cdef extern from "kd.h":
     enum:
         KD_PANEL_BYTES, KD_ROWS, KD_PAD_BYTES
-        KD_SQDIST, KD_DOT
+        KD_MAX_INV, KD_MAX_ORDER
+        KD_SQDIST, KD_DOT, KD_BILINEAR
+        KD_OP_SET, KD_OP_ADD, KD_OP_SCALE, KD_OP_SCALE_ADD, KD_OP_MUL, KD_OP_MUL_ADD
+        KD_OP_CALLBACK
         KD_N_ISA
 
     ctypedef struct kd_invariant:
         int32_t kind, plain
+        double left[4]
+        double right[4]
 
     ctypedef struct kd_instr:
         int32_t op, dst, a, b, order, par
 
+    ctypedef struct kd_callback:
+        void (*jet)(const double *, Py_ssize_t, int, double *, void *) noexcept nogil
+        void *data
+
     ctypedef struct kd_program:
-        int32_t n_inv, n_instr, n_buf, jet
+        int32_t n_inv, n_instr, n_buf, order
         const kd_invariant *inv
         const kd_instr *instr
         const double *par
+        const int32_t *jet
+        const kd_callback *callbacks
+
+    ctypedef struct kd_rough:
+        int32_t inv, limit, already
+        const int8_t *seen
 
     ctypedef struct kd_call:
         const kd_program *prog
         Py_ssize_t n, m, d
         const void *x
         const void *y
+        const void *u
+        const void *v
         const void *panels
+        const void *v_panels
         const void *y_last
+        const void *v_last
         const void *weights
         void *out
-        int32_t tensor, mixed, stream
+        int32_t tensor, which, first_y, other_y
+        int32_t blocks, rows, cols, lower
+        Py_ssize_t ld
+        int32_t stream, n_rough
+        const kd_rough *rough
 
     ctypedef struct kd_tanh_call:
         Py_ssize_t n, d, k
@@ -39,13 +62,14 @@ cdef extern from "kd.h":
         int32_t jacobian, stream
 
     ctypedef struct kd_table:
-        size_t (*work_bytes)(const kd_program *, Py_ssize_t) noexcept nogil
+        size_t (*work_bytes)(const kd_call *) noexcept nogil
         size_t (*tanh_work_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*widen)(const double *, Py_ssize_t, void *) noexcept nogil
         void (*pack)(const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      void *) noexcept nogil
         void (*tensor)(const kd_call *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                        void *) noexcept nogil
+        void (*jets)(const kd_program *, const void *, Py_ssize_t, void *, void *) noexcept nogil
         void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*vmath)(int32_t, const void *, double, void *, Py_ssize_t) noexcept nogil
         void (*fill)(void *, double, Py_ssize_t, int32_t) noexcept nogil

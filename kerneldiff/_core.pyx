@@ -8,7 +8,10 @@ not pay for the dispatch of fused types.  What is not C-contiguous is refused by
 protocol itself; everything else is checked by the callers, in Python.
 """
 
+import array
 import os
+
+import numpy as np
 
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS,
@@ -17,10 +20,13 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetName, PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int32_t, uintptr_t
+from libc.math cimport exp, fabs, isinf, log, sqrt
+from libc.stdint cimport int8_t, int32_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
+from scipy.special.cython_special cimport gammaln, kve
 
 
 cdef extern from *:
@@ -106,7 +112,20 @@ def config():
     }
 
 
-JETS = {kd_jet_name(number).decode(): number for number in range(kd_n_jets())}
+MAX_INVARIANTS = KD_MAX_INV
+MAX_ORDER = KD_MAX_ORDER
+
+# What a step of a program may do, by name.
+OPS = {kd_jet_name(number).decode(): number for number in range(kd_n_jets())}
+OPS |= {
+    "set": KD_OP_SET,
+    "add": KD_OP_ADD,
+    "scale": KD_OP_SCALE,
+    "scale_add": KD_OP_SCALE_ADD,
+    "mul": KD_OP_MUL,
+    "mul_add": KD_OP_MUL_ADD,
+    "callback": KD_OP_CALLBACK,
+}
 
 
 cdef class Buffer:
@@ -147,134 +166,274 @@ cdef inline size_t lines(size_t size) noexcept nogil:
     return (size + 63) & ~(<size_t> 63)
 
 
+cdef class Callback:
+    """A jet that is not compiled in: a function of Python, or one found by its address."""
+
+    cdef kd_callback c
+    cdef object function
+    cdef object error
+
+
+cdef void call_python(const double *a, Py_ssize_t n, int order, double *f, void *data) noexcept with gil:
+    cdef Callback self = <Callback> data
+    cdef double[:, ::1] result = <double[:order + 1, :n]> f
+    cdef const double[::1] argument
+    result[:, :] = 0
+    if self.error is not None or n == 0:
+        return
+    try:
+        argument = <double[:n]> (<double *> a)
+        values = np.asarray(self.function(np.array(argument), order), dtype=np.float64)
+        if values.shape != (order + 1, n):
+            raise ValueError(
+                f"jet returned an array of shape {values.shape} for order={order} and {n} "
+                f"arguments; it must have shape {(order + 1, n)}"
+            )
+        result[:, :] = values
+    except BaseException as error:
+        self.error = error
+
+
+cdef void call_matern(const double *a, Py_ssize_t n, int order, double *f, void *data) noexcept nogil:
+    """Matern kernel of any nu > 0, and derivatives: with t = sqrt(2 nu s),
+
+        F^(q)(s) = (-nu)^q 2^(1 - nu) / Gamma(nu) t^(nu - q) K_(nu - q)(t)
+
+    (d/dt t^p K_p = -t^p K_(p - 1), Abramowitz and Stegun 9.6.28, and dt/ds = nu / t)."""
+    cdef double nu = (<double *> data)[0], log_c = (1 - nu) * log(2.0) - gammaln(nu)
+    cdef double t, p, k, value, c
+    cdef Py_ssize_t i
+    cdef int q
+    for i in range(n):
+        t = sqrt(2 * nu * a[i])
+        c = 1
+        for q in range(order + 1):
+            p = nu - q
+            if t == 0:
+                # The limit, or 0 where there is none.
+                value = exp(log_c + (p - 1) * log(2.0) + gammaln(p)) if p > 0 else 0
+            else:
+                k = kve(fabs(p), t)
+                if isinf(k) and p > 0:
+                    # K_p(t) ~ Gamma(p) / 2 (2 / t)^p is beyond the range of numbers.
+                    value = exp(log_c + (p - 1) * log(2.0) + gammaln(p))
+                elif k == 0 or isinf(k):
+                    value = 0
+                else:
+                    value = exp(log_c + p * log(t) + log(k) - t)
+            f[q * n + i] = c * value
+            c *= -nu
+
+
+def python_callback(function):
+    """A jet computed by ``function(a, order)``, an array of shape (order + 1, n)."""
+    cdef Callback self = Callback()
+    self.function = function
+    self.c.jet = call_python
+    self.c.data = <void *> self
+    return self
+
+
+def matern_callback(double nu):
+    """The jet of a Matern kernel in s, of length scale 1."""
+    cdef Callback self = Callback()
+    self.function = array.array("d", [nu])
+    cdef const double[::1] data = self.function
+    self.c.jet = call_matern
+    self.c.data = <void *> &data[0]
+    return self
+
+
+SIGNATURE = "void (double *, ptrdiff_t, int, double *, void *)"
+
+
+def compiled_callback(function):
+    """A jet computed by a `scipy.LowLevelCallable` of the signature `SIGNATURE`."""
+    cdef Callback self = Callback()
+    if function.signature != SIGNATURE:
+        raise ValueError(f"jet has the signature {function.signature!r}; it must be {SIGNATURE!r}")
+    self.function = function
+    capsule = tuple.__getitem__(function, 0)
+    cdef const char *name = PyCapsule_GetName(capsule)
+    self.c.jet = <void (*)(const double *, Py_ssize_t, int, double *, void *) noexcept nogil> (
+        PyCapsule_GetPointer(capsule, name))
+    self.c.data = PyCapsule_GetContext(capsule)
+    return self
+
+
 cdef class Program:
     """A kernel as the C core reads it: invariants, steps over buffers, parameters.
 
     Parameters
     ----------
-    invariants : list of (kind, weights)
-        kind is "sqdist" or "dot"; weights a float64 array of shape (D,), or None for ones.
-    steps : list of (jet, dst, a, b, order, parameters)
-        jet is a name of `JETS`; dst, a and b are buffer numbers.
+    invariants : list of (kind, left, right, weights)
+        kind is "sqdist", "dot" or "bilinear"; left and right are four numbers each, see
+        ``src/kd.h``; weights an array of shape (D,), or None for ones.
+    steps : list of (op, dst, a, b, order, parameters)
+        op is a name of `OPS`; dst, a and b are buffer numbers.
     n_buf : int
         How many buffers there are.
-    jet : int
-        The buffer at which the kernel's own jet begins.
+    jet : list of int
+        The buffers of F, its first derivatives, ..., up to `order`.
+    order : int
+    rough : list of (invariant, limit, already, seen)
+        Where derivatives do not exist, see ``src/kd.h``; seen is a bytes object of D flags.
+    callbacks : list of Callback
     """
 
     cdef kd_program c
-    cdef list weights
+    cdef Py_ssize_t n_rough
+    cdef kd_rough *rough
+    cdef list keep
+    cdef readonly list weights
+    cdef list callbacks
     cdef void *memory
 
-    def __cinit__(self, invariants, steps, int n_buf, int jet):
-        cdef Py_ssize_t k, n_par = 0
+    def __cinit__(self, invariants, steps, int n_buf, jet, int order, rough=(), callbacks=()):
+        cdef Py_ssize_t k, e, n_par = 0
+        cdef const char *seen
         for step in steps:
             n_par += len(step[5])
-        cdef size_t inv_bytes = lines(len(invariants) * sizeof(kd_invariant))
-        cdef size_t instr_bytes = lines(len(steps) * sizeof(kd_instr))
-        self.memory = calloc(inv_bytes + instr_bytes + (n_par + 1) * sizeof(double), 1)
+        cdef size_t size[6]
+        size[0] = lines(len(invariants) * sizeof(kd_invariant))
+        size[1] = lines(len(steps) * sizeof(kd_instr))
+        size[2] = lines((n_par + 1) * sizeof(double))
+        size[3] = lines(len(jet) * sizeof(int32_t))
+        size[4] = lines(len(rough) * sizeof(kd_rough))
+        size[5] = lines(len(callbacks) * sizeof(kd_callback))
+        self.memory = calloc(size[0] + size[1] + size[2] + size[3] + size[4] + size[5], 1)
         if self.memory == NULL:
             raise MemoryError("no memory for a kernel's program")
-        cdef kd_invariant *inv = <kd_invariant *> self.memory
-        cdef kd_instr *instr = <kd_instr *> (<char *> self.memory + inv_bytes)
-        cdef double *par = <double *> (<char *> instr + instr_bytes)
+        cdef char *p = <char *> self.memory
+        cdef kd_invariant *inv = <kd_invariant *> p
+        p += size[0]
+        cdef kd_instr *instr = <kd_instr *> p
+        p += size[1]
+        cdef double *par = <double *> p
+        p += size[2]
+        cdef int32_t *table = <int32_t *> p
+        p += size[3]
+        self.rough = <kd_rough *> p
+        p += size[4]
+        cdef kd_callback *calls = <kd_callback *> p
         self.weights = []
         for k in range(len(invariants)):
-            kind, weights = invariants[k]
-            inv[k].kind = KD_DOT if kind == "dot" else KD_SQDIST
+            kind, left, right, weights = invariants[k]
+            inv[k].kind = KD_SQDIST if kind == "sqdist" else KD_DOT if kind == "dot" else KD_BILINEAR
             inv[k].plain = weights is None
+            for e in range(4):
+                inv[k].left[e] = left[e]
+                inv[k].right[e] = right[e]
             self.weights.append(weights)
         n_par = 0
         for k in range(len(steps)):
-            name, dst, a, b, order, parameters = steps[k]
-            instr[k].op = JETS[name]
+            name, dst, a, b, step_order, parameters = steps[k]
+            instr[k].op = OPS[name]
             instr[k].dst = dst
             instr[k].a = a
             instr[k].b = b
-            instr[k].order = order
+            instr[k].order = step_order
             instr[k].par = <int32_t> n_par
             for value in parameters:
                 par[n_par] = value
                 n_par += 1
+        for k in range(len(jet)):
+            table[k] = jet[k]
+        self.keep = []
+        self.n_rough = len(rough)
+        for k in range(self.n_rough):
+            number, limit, already, flags = rough[k]
+            self.keep.append(flags)
+            seen = flags
+            self.rough[k].inv = number
+            self.rough[k].limit = limit
+            self.rough[k].already = already
+            self.rough[k].seen = <const int8_t *> seen
+        self.callbacks = list(callbacks)
+        for k in range(len(self.callbacks)):
+            calls[k] = (<Callback> self.callbacks[k]).c
         self.c.n_inv = <int32_t> len(invariants)
         self.c.n_instr = <int32_t> len(steps)
         self.c.n_buf = n_buf
-        self.c.jet = jet
+        self.c.order = order
         self.c.inv = inv
         self.c.instr = instr
         self.c.par = par
+        self.c.jet = table
+        self.c.callbacks = calls
 
     def __dealloc__(self):
         free(self.memory)
+
+    cdef check(self):
+        """Raise what a jet written in Python has raised."""
+        for callback in self.callbacks:
+            error = (<Callback> callback).error
+            if error is not None:
+                (<Callback> callback).error = None
+                raise error
 
 
 cdef inline Py_ssize_t clip(double x, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
     return low if x < low else high if x > high else <Py_ssize_t> x
 
 
-def tensor(Program program, x, y, out, int which, bint mixed, bint stream):
-    """Write one derivative of a kernel for all pairs of points.
-
-    Parameters
-    ----------
-    program : Program
-    x, y : ndarray of shape (N, D) and (M, D)
-        Of the same type, float32 or float64, C-contiguous.
-    out : ndarray of shape (N, M, ...)
-    which : int
-        What to write: 0 values, 1 gradient, 2 Hessian diagonal, 3 Hessian, 4 packed Hessian.
-    mixed : bool
-        Whether the derivative is of odd order in y.
-    stream : bool
-        Whether stores bypass the caches.
-    """
-    cdef Buffer xb = Buffer(x), yb = Buffer(y), ob = Buffer(out, True)
+cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size):
+    """Pack, split the pairs of points into tasks, and run them; `size` entries a pair."""
+    cdef Buffer xb = Buffer(x), yb = Buffer(y), ub = Buffer(u), vb = Buffer(v)
     cdef Py_ssize_t real_bytes = xb.view.itemsize
     cdef const kd_table *table = kd_get_table(isa(), <int> real_bytes)
     cdef Py_ssize_t n = xb.view.shape[0], m = yb.view.shape[0], d = xb.view.shape[1]
-    if n == 0 or m == 0 or ob.view.len == 0:
-        return
-    cdef Py_ssize_t size = ob.view.len // (real_bytes * n * m)
+    cdef bint directed = v is not y
+    cdef int n_inv = program.c.n_inv
 
     # Rough nanoseconds for a pair.
-    cdef double cost = 2 + 0.1 * d * program.c.n_inv + 0.05 * real_bytes * size
+    cdef double cost = 2 + 0.1 * d * n_inv + 0.1 * program.c.n_instr + 0.05 * real_bytes * size
+    if program.callbacks:
+        cost += 1000
     cdef double total = cost * n * m
     cdef int threads = max_threads() if total > PARALLEL else 1
 
-    cdef Py_ssize_t panel = KD_PANEL_BYTES // real_bytes, n_panels = (m + panel - 1) // panel
-    cdef Py_ssize_t pad = KD_PAD_BYTES // real_bytes, dp = (d + pad - 1) // pad * pad + pad
-    cdef size_t work_bytes = lines(table.work_bytes(&program.c, d))
-    cdef Workspace space = Workspace(
-        lines(n_panels * panel * d * real_bytes) + (program.c.n_inv + 1) * lines(dp * real_bytes)
-        + threads * work_bytes
-    )
-    cdef kd_call call
-    cdef char *panels = <char *> space.take(lines(n_panels * panel * d * real_bytes))
-    cdef char *last = <char *> space.take(lines(dp * real_bytes))
-    cdef char *weights = <char *> space.take(program.c.n_inv * lines(dp * real_bytes))
-    cdef char *work = <char *> space.take(threads * work_bytes)
-    cdef const double[::1] w
-    cdef Py_ssize_t k
-    for k in range(program.c.n_inv):
-        if program.weights[k] is None:
-            table.widen(NULL, d, weights + k * dp * real_bytes)
-        else:
-            w = program.weights[k]
-            table.widen(&w[0], d, weights + k * dp * real_bytes)
-    memcpy(last, <const char *> yb.view.buf + (m - 1) * d * real_bytes, d * real_bytes)
     call.prog = &program.c
     call.n = n
     call.m = m
     call.d = d
     call.x = xb.view.buf
     call.y = yb.view.buf
+    call.u = ub.view.buf
+    call.v = vb.view.buf
+    call.n_rough = <int32_t> program.n_rough
+    call.rough = program.rough
+    cdef Py_ssize_t panel = KD_PANEL_BYTES // real_bytes, n_panels = (m + panel - 1) // panel
+    cdef Py_ssize_t pad = KD_PAD_BYTES // real_bytes
+    cdef size_t point = ((d + pad - 1) // pad * pad + pad) * real_bytes
+    cdef size_t packed = lines(n_panels * panel * d * real_bytes)
+    cdef size_t work_bytes = lines(table.work_bytes(call))
+    cdef Workspace space = Workspace(
+        (1 + directed) * (packed + point) + n_inv * point + threads * work_bytes
+    )
+    cdef char *panels = <char *> space.take(packed)
+    cdef char *last = <char *> space.take(point)
+    cdef char *v_panels = <char *> space.take(packed) if directed else panels
+    cdef char *v_last = <char *> space.take(point) if directed else last
+    cdef char *weights = <char *> space.take(n_inv * point)
+    cdef char *work = <char *> space.take(threads * work_bytes)
+    cdef const double[::1] w
+    cdef Py_ssize_t k
+    for k in range(n_inv):
+        if program.weights[k] is None:
+            table.widen(NULL, d, weights + k * point)
+        elif d > 0:
+            w = program.weights[k]
+            table.widen(&w[0], d, weights + k * point)
+    memcpy(last, <const char *> yb.view.buf + (m - 1) * d * real_bytes, d * real_bytes)
+    if directed:
+        memcpy(v_last, <const char *> vb.view.buf + (m - 1) * d * real_bytes, d * real_bytes)
     call.panels = panels
+    call.v_panels = v_panels
     call.y_last = last
+    call.v_last = v_last
     call.weights = weights
-    call.out = ob.view.buf
-    call.tensor = which
-    call.mixed = mixed
-    call.stream = stream
 
     # Tasks: blocks of rows and columns, 48 rows high where there are enough of them.
     cdef double limit = min(TASK, total / (4 * threads)) / cost
@@ -289,17 +448,18 @@ def tensor(Program program, x, y, out, int which, bint mixed, bint stream):
     cdef Py_ssize_t row_tasks = (n + rows - 1) // rows, col_tasks = (m + cols - 1) // cols
     cdef Py_ssize_t tasks = row_tasks * col_tasks
     cdef Py_ssize_t batch = clip(BATCH * threads / (cost * rows * cols), threads, tasks)
-    cdef Py_ssize_t start, stop, t, i, j
     cdef Py_ssize_t pack_batch = clip(BATCH / (panel * (d + 1)), 1, n_panels)
+    cdef Py_ssize_t start = 0, stop, t, i, j
+    cdef bint lower = call.lower
     global threads_used
     threads_used = threads_used or threads > 1
-
-    start = 0
     while start < n_panels:
         stop = min(start + pack_batch, n_panels)
         with nogil:
             for t in prange(start, stop, num_threads=threads, schedule="static"):
                 table.pack(call.y, m, d, t, t + 1, panels)
+                if directed:
+                    table.pack(call.v, m, d, t, t + 1, v_panels)
         PyErr_CheckSignals()
         start = stop
     start = 0
@@ -309,10 +469,117 @@ def tensor(Program program, x, y, out, int which, bint mixed, bint stream):
             for t in prange(start, stop, num_threads=threads, schedule="dynamic"):
                 i = t // col_tasks * rows
                 j = t % col_tasks * cols
-                table.tensor(&call, i, min(i + rows, n), j, min(j + cols, m),
-                             work + threadid() * work_bytes)
+                if not (lower and j + cols <= i):
+                    table.tensor(call, i, min(i + rows, n), j, min(j + cols, m),
+                                 work + threadid() * work_bytes)
         PyErr_CheckSignals()
+        program.check()
         start = stop
+
+
+def tensor(Program program, x, y, out, int which, str wrt, bint stream):
+    """Write one derivative of a kernel for all pairs of points.
+
+    Parameters
+    ----------
+    program : Program
+    x, y : ndarray of shape (N, D) and (M, D)
+        Of the same type, float32 or float64, C-contiguous.
+    out : ndarray of shape (N, M, ...)
+    which : int
+        What to write: 0 values, 1 gradient, 2 Hessian diagonal, 3 Hessian, 4 packed Hessian.
+    wrt : str
+        The sides of the derivatives, "" to "yy".
+    stream : bool
+        Whether stores bypass the caches.
+    """
+    cdef Buffer ob = Buffer(out, True)
+    cdef kd_call call
+    if ob.view.len == 0:
+        return
+    memset(&call, 0, sizeof(call))
+    call.out = ob.view.buf
+    call.tensor = which
+    call.first_y = wrt[:1] == "y"
+    call.other_y = wrt[1:] == "y"
+    call.which = call.first_y + call.other_y
+    call.stream = stream
+    run(program, x, y, x, y, &call, ob.view.len // (ob.view.itemsize * len(x) * len(y)))
+
+
+def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, int rows, int cols,
+           bint lower, bint stream):
+    """Write the covariance of functionals for all pairs of points.
+
+    Parameters
+    ----------
+    program : Program
+    x, y : ndarray of shape (N, D) and (M, D)
+        Of the same type, float32 or float64, C-contiguous.
+    u, v : ndarray of shape (N, D) and (M, D)
+        Directions that go with x and y; x and y themselves if there are none.
+    out : ndarray
+        C-contiguous: the matrix of which this is a part.
+    offset, ld : int
+        The first entry, and entries between rows.
+    rows, cols : int
+        Parts of the functionals as bits: 1 value, 2 gradient, 4 Hessian.
+    lower : bool
+        Whether only the entries from the diagonal on are wanted.
+    stream : bool
+        Whether stores bypass the caches.
+    """
+    cdef Buffer ob = Buffer(out, True)
+    cdef kd_call call
+    cdef Py_ssize_t d = x.shape[1], side, size = 1
+    if len(x) == 0 or len(y) == 0 or ob.view.len == 0:
+        return
+    memset(&call, 0, sizeof(call))
+    call.out = <char *> ob.view.buf + offset * ob.view.itemsize
+    call.blocks = True
+    call.rows = rows
+    call.cols = cols
+    call.other_y = True
+    call.which = 1
+    call.ld = ld
+    call.lower = lower
+    call.stream = stream
+    for side in (rows, cols):
+        size *= (side & 1) + (d if side & 2 else 0) + (d * d if side & 4 else 0)
+    run(program, x, y, u, v, &call, size)
+
+
+def jets(Program program, a):
+    """Evaluate a kernel's derivatives with respect to its invariants.
+
+    Parameters
+    ----------
+    program : Program
+    a : ndarray of shape (n_inv, n)
+        float32 or float64, C-contiguous.
+
+    Returns
+    -------
+    ndarray of shape (number of jets, n)
+    """
+    cdef Py_ssize_t n = a.shape[1], count = 0, power = 1
+    for _ in range(program.c.order + 1):
+        count += power
+        power *= program.c.n_inv
+    out = np.empty((count, n), a.dtype)
+    cdef Buffer ab = Buffer(a), ob = Buffer(out, True)
+    cdef const kd_table *table = kd_get_table(isa(), <int> ab.view.itemsize)
+    cdef kd_call call
+    memset(&call, 0, sizeof(call))
+    call.prog = &program.c
+    call.d = 1
+    cdef size_t size = lines(table.work_bytes(&call))
+    cdef Workspace space = Workspace(size)
+    cdef void *work = space.take(size)
+    with nogil:
+        table.jets(&program.c, ab.view.buf, n, ob.view.buf, work)
+    program.check()
+    return out
 
 
 def tanh(x, w, out, bint jacobian, bint stream):

@@ -1,40 +1,94 @@
 """From a scikit-learn kernel object to the program that the C core runs.
 
 A kernel is a scalar function of a few invariants of a pair of points.  Reading one gives a small
-tree of terms; compiling the tree for the derivatives that are wanted gives a list of invariants
-and a list of steps over buffers of the tile (`kerneldiff._core.Program`).  A kernel of
-scikit-learn's is one function and one line in `READERS`.
+tree of terms.  Compiling the tree for derivatives of some order in the invariants gives a list of
+steps over buffers of the tile (`kerneldiff._core.Program`): jets of the leaves, then arithmetic on
+them by the rules of Leibniz and Faà di Bruno, which are written out here once and for all, so that
+the C core only ever adds and multiplies buffers.  No rule divides by a factor, which may be zero.
+
+A kernel of scikit-learn's is one function and one line in `READERS`.
 """
 
+import functools
+import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import LowLevelCallable
 from sklearn.gaussian_process import kernels as sk
 
+from kerneldiff import _core
 from kerneldiff._core import Program
 
+# -------------------------------------------------------------------------------------- terms
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Coefficients of (x, y, u, v), with the directions u and v of directional derivatives.
+_DIFFERENCE = (1.0, -1.0, 0.0, 0.0)
+_X = (1.0, 0.0, 0.0, 0.0)
+_Y = (0.0, 1.0, 0.0, 0.0)
+_U = (0.0, 0.0, 1.0, 0.0)
+_V = (0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Invariant:
-    """What a term depends on: s (kind "sqdist") or p ("dot"), with weights or all ones."""
+    """A number that a pair has: Σ_d w_d L_d R_d, L and R linear combinations of its vectors."""
 
-    kind: str
-    weights: np.ndarray | None = None
+    kind: str  # "sqdist", "dot" or "bilinear"
+    weights: tuple | None = None  # None: all are 1
+    left: tuple = _DIFFERENCE
+    right: tuple = _DIFFERENCE
+
+    def embedded(self, dims, d):
+        """Return the same for points of `d` columns of which it sees `dims` only."""
+        weights = np.zeros(d)
+        weights[list(dims)] = 1.0 if self.weights is None else self.weights
+        return replace(self, weights=tuple(weights.tolist()))
+
+    def gradient(self, side):
+        """Coefficients of the gradient with respect to x (side 0) or y (1), which is w times it."""
+        return tuple(
+            self.left[side] * r + self.right[side] * l
+            for l, r in zip(self.left, self.right, strict=True)
+        )
+
+    def laplacian(self, side, d):
+        """Sum of the unmixed second derivatives, a constant."""
+        total = float(d) if self.weights is None else math.fsum(self.weights)
+        return 2.0 * self.left[side] * self.right[side] * total
+
+    def times(self, other, d):
+        """Products of the weights of two invariants."""
+        if self.weights is None:
+            return other.weights
+        if other.weights is None:
+            return self.weights
+        return tuple(a * b for a, b in zip(self.weights, other.weights, strict=True))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+_SQDIST = Invariant("sqdist")
+_DOT = Invariant("dot", None, _X, _Y)
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
-    """amplitude * F(scale * invariant; parameters), with F a jet of src/jets.h."""
+    """amplitude * F(scale * invariant; parameters), with F a jet of src/jets.h or a callback."""
 
     jet: str
     invariant: Invariant
-    scale: float
+    scale: float = 1.0
     parameters: tuple = ()
     amplitude: float = 1.0
+    smoothness: float = math.inf  # 2 nu: derivatives of lower order exist at a = 0
+    callback: object = None
 
     def scaled(self, factor):
         return replace(self, amplitude=self.amplitude * factor)
+
+    def embedded(self, dims, d):
+        return replace(self, invariant=self.invariant.embedded(dims, d))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,44 +100,221 @@ class Constant:
     def scaled(self, factor):
         return Constant(self.value * factor)
 
+    def embedded(self, dims, d):
+        return self
 
-def _stationary(jet, kernel, d, parameters=()):
+
+@dataclass(frozen=True, slots=True)
+class White:
+    """Noise: `level` where a point meets itself, and 0 elsewhere and in all derivatives."""
+
+    level: float
+
+    def scaled(self, factor):
+        return White(self.level * factor)
+
+    def embedded(self, dims, d):
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """left + right."""
+
+    left: object
+    right: object
+
+    def scaled(self, factor):
+        return Sum(self.left.scaled(factor), self.right.scaled(factor))
+
+    def embedded(self, dims, d):
+        return Sum(self.left.embedded(dims, d), self.right.embedded(dims, d))
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """left * right."""
+
+    left: object
+    right: object
+
+    def scaled(self, factor):
+        return Product(self.left.scaled(factor), self.right)
+
+    def embedded(self, dims, d):
+        return Product(self.left.embedded(dims, d), self.right.embedded(dims, d))
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """base ** exponent."""
+
+    base: object
+    exponent: float
+
+    def scaled(self, factor):
+        return Product(Constant(factor), self)
+
+    def embedded(self, dims, d):
+        return Power(self.base.embedded(dims, d), self.exponent)
+
+
+def leaves(term):
+    """Yield the leaves of a tree."""
+    if isinstance(term, Leaf):
+        yield term
+    elif isinstance(term, Sum | Product):
+        yield from leaves(term.left)
+        yield from leaves(term.right)
+    elif isinstance(term, Power):
+        yield from leaves(term.base)
+
+
+def with_noise(term):
+    """Return the tree as it stands where a point meets itself, or None if that is the same."""
+    if isinstance(term, White):
+        return Constant(term.level)
+    if isinstance(term, Sum | Product):
+        left, right = with_noise(term.left), with_noise(term.right)
+        if left is None and right is None:
+            return None
+        return type(term)(left or term.left, right or term.right)
+    if isinstance(term, Power):
+        base = with_noise(term.base)
+        return base and Power(base, term.exponent)
+    return None
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def _positive(kernel, name):
+    value = getattr(kernel, name)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} of {kernel} is {value!r}; it must be finite and positive.")
+    return number
+
+
+def _number(kernel, name):
+    value = getattr(kernel, name)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} of {kernel} is {value!r}; it must be a finite number.")
+    return number
+
+
+def _inverse_square(kernel, length_scale, name):
+    """1 / length_scale², a number or a tuple, which must be in the range of numbers."""
+    with np.errstate(all="ignore"):
+        weights = 1.0 / np.square(length_scale)
+    if not (np.all(np.isfinite(weights)) and np.all(weights > 0) and np.all(length_scale > 0)):
+        raise ValueError(
+            f"{name} of {kernel} is {length_scale}; it must be finite and positive, and so must "
+            "the inverse of its square be."
+        )
+    return float(weights) if weights.ndim == 0 else tuple(weights.tolist())
+
+
+def _stationary(jet, kernel, d, parameters=(), smoothness=math.inf, callback=None):
     """A leaf in s: one length scale goes into the jet, several become weights."""
     length_scale = kernel.length_scale
     if isinstance(length_scale, (float, int)):
-        size = 1
+        if not 1e-150 < length_scale < 1e150:
+            _inverse_square(kernel, np.float64(length_scale), "length_scale")
+        scale, invariant = 1.0 / (length_scale * length_scale), _SQDIST
     else:
-        length_scale = np.squeeze(np.asarray(length_scale, dtype=np.float64))
-        size = length_scale.size
-        if length_scale.ndim > 1 or (length_scale.ndim == 1 and size != d):
+        try:
+            length_scale = np.squeeze(np.asarray(length_scale, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"length_scale of {kernel} is {kernel.length_scale!r}; it may be a number or an "
+                "array of numbers."
+            ) from None
+        if length_scale.ndim > 1 or (length_scale.ndim == 1 and length_scale.size != d):
             raise ValueError(
                 f"length_scale of {kernel} has shape {length_scale.shape}; it may be a number or "
                 f"have one entry for each of the {d} columns of X."
             )
+        weights = _inverse_square(kernel, length_scale, "length_scale")
         if length_scale.ndim == 1:
-            if not (np.all(np.isfinite(length_scale)) and np.all(length_scale > 0)):
-                raise ValueError(
-                    f"length_scale of {kernel} is {length_scale}; all entries must be finite and "
-                    "positive."
-                )
-            return Leaf(jet, Invariant("sqdist", 1.0 / length_scale**2), 1.0, parameters)
-    length_scale = float(length_scale)
-    if not 0 < length_scale < math.inf:
-        raise ValueError(
-            f"length_scale of {kernel} is {length_scale}; it must be finite and positive."
-        )
-    return Leaf(jet, Invariant("sqdist"), 1.0 / length_scale**2, parameters)
+            scale, invariant = 1.0, Invariant("sqdist", weights)
+        else:
+            scale, invariant = weights, _SQDIST
+    return Leaf(jet, invariant, scale, parameters, 1.0, smoothness, callback)
 
 
 def _read_rbf(kernel, d):
     return _stationary("rbf", kernel, d)
 
 
+_MATERN = {0.5: "matern12", 1.5: "matern32", 2.5: "matern52", math.inf: "rbf"}
+
+
+def _read_matern(kernel, d):
+    nu = kernel.nu
+    if not (isinstance(nu, (int, float, np.number)) and nu > 0):
+        raise ValueError(f"nu of {kernel} is {nu!r}; it must be positive.")
+    if nu in _MATERN:
+        return _stationary(_MATERN[nu], kernel, d, (), 2.0 * nu)
+    return _stationary("callback", kernel, d, (), 2.0 * nu, ("matern", float(nu)))
+
+
+def _read_rational_quadratic(kernel, d):
+    return _stationary("rational_quadratic", kernel, d, (_positive(kernel, "alpha"),))
+
+
+def _read_exp_sine_squared(kernel, d):
+    period = np.float64(_positive(kernel, "periodicity"))
+    scale = _inverse_square(kernel, period, "periodicity")
+    return Leaf("exp_sine_squared", _SQDIST, scale, (_positive(kernel, "length_scale"),))
+
+
+def _read_dot_product(kernel, d):
+    return Leaf("linear", _DOT, 1.0, (_number(kernel, "sigma_0") ** 2,))
+
+
+def _read_pairwise(kernel, d):
+    options = dict(kernel.pairwise_kernels_kwargs or {})
+    metric = kernel.metric
+    if metric == "linear" and not options:
+        return Leaf("linear", _DOT, 1.0, (0.0,))
+    gamma = 1.0 / max(d, 1) if kernel.gamma is None else _number(kernel, "gamma")
+    coef0 = options.pop("coef0", 1) if metric in ("poly", "polynomial", "sigmoid") else 0
+    degree = options.pop("degree", 3) if metric in ("poly", "polynomial") else 0
+    if metric in ("rbf", "poly", "polynomial", "sigmoid") and not options:
+        if metric == "rbf":
+            return Leaf("rbf", _SQDIST, 2.0 * gamma)
+        if metric == "sigmoid":
+            return Leaf("sigmoid", _DOT, gamma, (float(coef0),))
+        return Leaf("power", _DOT, gamma, (float(degree), float(coef0)))
+    raise TypeError(
+        f"kernel has a part that cannot be read: {kernel!r} with metric={metric!r}"
+        + (f" and {options}" if options else "")
+        + "; what can be read are the metrics 'rbf', 'linear', 'poly' and 'sigmoid'. Write the "
+        "kernel as a subclass with `invariant` and `jet` to differentiate another."
+    )
+
+
 def _read_constant(kernel, d):
-    value = float(kernel.constant_value)
-    if not math.isfinite(value):
-        raise ValueError(f"constant_value of {kernel} is {value}; it must be finite.")
-    return Constant(value)
+    return Constant(_number(kernel, "constant_value"))
+
+
+def _read_white(kernel, d):
+    return White(_number(kernel, "noise_level"))
+
+
+def _read_sum(kernel, d):
+    left, right = read(kernel.k1, d), read(kernel.k2, d)
+    if isinstance(left, Constant) and isinstance(right, Constant):
+        return Constant(left.value + right.value)
+    return Sum(left, right)
 
 
 def _read_product(kernel, d):
@@ -92,14 +323,193 @@ def _read_product(kernel, d):
         return right.scaled(left.value)
     if isinstance(right, Constant):
         return left.scaled(right.value)
-    raise TypeError(f"the product {kernel} has no constant factor, and cannot be read yet.")
+    return Product(left, right)
+
+
+def _read_exponentiation(kernel, d):
+    base, exponent = read(kernel.kernel, d), _number(kernel, "exponent")
+    if isinstance(base, Constant):
+        return Constant(base.value**exponent)
+    return Power(base, exponent)
+
+
+def _read_columns(kernel, d):
+    dims = kernel.checked_dims(d)
+    return read(kernel.kernel, len(dims)).embedded(dims, d)
+
+
+def _read_own(kernel, d):
+    """A kernel of the user's, which says what it depends on and gives its jet."""
+    if kernel.invariant not in ("sqdist", "dot"):
+        raise ValueError(
+            f"invariant of {kernel} is {kernel.invariant!r}; it may be 'sqdist' or 'dot'."
+        )
+    invariant = _SQDIST if kernel.invariant == "sqdist" else _DOT
+    weights = getattr(kernel, "weights", None)
+    if weights is not None:
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.shape != (d,) or not np.all(np.isfinite(weights)) or np.any(weights < 0):
+            raise ValueError(
+                f"weights of {kernel} is {weights}; it must hold {d} finite numbers that are not "
+                "negative, one for each column of X."
+            )
+        invariant = replace(invariant, weights=tuple(weights.tolist()))
+    smoothness = float(getattr(kernel, "smoothness", math.inf))
+    return Leaf("callback", invariant, 1.0, (), 1.0, smoothness, ("own", _Same(kernel.jet)))
+
+
+class _Same:
+    """Holds a function that equals nothing else: what depends on it is not kept for later."""
+
+    def __init__(self, function):
+        self.function = function
+
+
+class Columns(sk.Kernel):
+    """A kernel on some of the columns of the points.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        The kernel; its length scales are those of the columns `dims`, in that order.
+    dims : sequence of int
+        The columns it sees.
+
+    See Also
+    --------
+    sklearn.compose.ColumnTransformer : The same idea for estimators.
+
+    Examples
+    --------
+    Seasonal in the first column, smooth in the others:
+
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF, ExpSineSquared
+    >>> from kerneldiff import Columns, gradient
+    >>> kernel = Columns(ExpSineSquared(1.0, 365.0), [0]) * Columns(RBF([2.0, 3.0]), [1, 2])
+    >>> gradient(kernel, np.zeros((4, 3))).shape
+    (4, 4, 3)
+    """
+
+    def __init__(self, kernel, dims):
+        self.kernel = kernel
+        self.dims = dims
+
+    def checked_dims(self, d):
+        """Return the columns as a tuple, checked against points of `d` columns.
+
+        Parameters
+        ----------
+        d : int
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        ValueError
+            If a column does not exist, or stands twice.
+        """
+        dims = tuple(np.atleast_1d(self.dims).tolist())
+        if len(set(dims)) < len(dims) or not all(
+            isinstance(a, int) and not isinstance(a, bool) and 0 <= a < d for a in dims
+        ):
+            raise ValueError(
+                f"dims of {self!r} is {self.dims!r}; it must hold different column numbers from 0 "
+                f"to {d - 1}."
+            )
+        return dims
+
+    def get_params(self, deep=True):
+        """Get the parameters, those of the inner kernel included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        params = {"kernel": self.kernel, "dims": self.dims}
+        if deep:
+            inner = self.kernel.get_params().items()
+            params.update((f"kernel__{name}", value) for name, value in inner)
+        return params
+
+    @property
+    def hyperparameters(self):
+        """The hyperparameters of the inner kernel."""
+        return [
+            sk.Hyperparameter(f"kernel__{h.name}", h.value_type, h.bounds, h.n_elements)
+            for h in self.kernel.hyperparameters
+        ]
+
+    @property
+    def theta(self):
+        """The hyperparameters that are not fixed, as logarithms, shape (n_dims,)."""
+        return self.kernel.theta
+
+    @theta.setter
+    def theta(self, theta):
+        self.kernel.theta = theta
+
+    @property
+    def bounds(self):
+        """Bounds of `theta`, shape (n_dims, 2)."""
+        return self.kernel.bounds
+
+    def __eq__(self, other):
+        return (
+            type(self) is type(other)
+            and self.kernel == other.kernel
+            and tuple(self.dims) == tuple(other.dims)
+        )
+
+    def _cut(self, X):
+        X = np.asarray(X)
+        return X[:, list(self.checked_dims(X.shape[1]))]
+
+    def __call__(self, X, Y=None, eval_gradient=False):
+        """Evaluate the kernel, as scikit-learn's kernels do."""
+        return self.kernel(self._cut(X), None if Y is None else self._cut(Y), eval_gradient)
+
+    def diag(self, X):
+        """Evaluate the kernel where points meet themselves.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        ndarray of shape (N,)
+        """
+        return self.kernel.diag(self._cut(X))
+
+    def is_stationary(self):
+        """Tell whether the inner kernel is stationary."""
+        return self.kernel.is_stationary()
+
+    def __repr__(self):
+        return f"Columns({self.kernel!r}, {self.dims!r})"
 
 
 # THE list of what can be read.  Subclasses may compute anything and are not looked up.
 READERS = {
     sk.ConstantKernel: _read_constant,
-    sk.Product: _read_product,
+    sk.WhiteKernel: _read_white,
     sk.RBF: _read_rbf,
+    sk.Matern: _read_matern,
+    sk.RationalQuadratic: _read_rational_quadratic,
+    sk.ExpSineSquared: _read_exp_sine_squared,
+    sk.DotProduct: _read_dot_product,
+    sk.PairwiseKernel: _read_pairwise,
+    sk.Sum: _read_sum,
+    sk.Product: _read_product,
+    sk.Exponentiation: _read_exponentiation,
+    Columns: _read_columns,
 }
 
 
@@ -113,7 +523,7 @@ def read(kernel, d):
 
     Returns
     -------
-    Leaf or Constant
+    Leaf, Constant, White, Sum, Product or Power
 
     Raises
     ------
@@ -124,10 +534,13 @@ def read(kernel, d):
     """
     reader = READERS.get(type(kernel))
     if reader is None:
-        known = ", ".join(cls.__name__ for cls in READERS)
+        if isinstance(kernel, sk.Kernel) and hasattr(kernel, "invariant") and hasattr(kernel, "jet"):
+            return _read_own(kernel, d)
+        known = ", ".join(cls.__name__ for cls in READERS if issubclass(cls, sk.Kernel))
         raise TypeError(
-            f"kernel has a part that cannot be read: {kernel!r} of type "
-            f"{type(kernel).__name__}; what can be read is {known}."
+            f"kernel has a part that cannot be read: {kernel!r} of type {type(kernel).__name__}; "
+            f"what can be read are {known}, and subclasses of scikit-learn's Kernel with an "
+            "attribute `invariant` and a method `jet`."
         )
     return reader(kernel, d)
 
@@ -141,28 +554,334 @@ class RBFByGamma:
 
 def _read_rbf_by_gamma(kernel, d):
     if kernel.gamma is None:
-        return Leaf("rbf", Invariant("sqdist"), 2.0 / max(d, 1))
+        return Leaf("rbf", _SQDIST, 2.0 / max(d, 1))
     try:
         gamma = float(kernel.gamma)
     except (TypeError, ValueError):
         gamma = math.nan
     if not 0 < gamma < math.inf:
         raise ValueError(f"gamma is {kernel.gamma!r}; it must be finite and positive, or None.")
-    return Leaf("rbf", Invariant("sqdist"), 2.0 * gamma)
+    return Leaf("rbf", _SQDIST, 2.0 * gamma)
 
 
 READERS[RBFByGamma] = _read_rbf_by_gamma
 
 
-def compile_kernel(kernel, d, order):
-    """Read a kernel and compile it for derivatives to `order` in its invariants.
+# ----------------------------------------------------------------------------------- compiling
+
+# A jet, in what follows, is a dict from multi-indices (a sorted tuple of invariant numbers, one
+# for each derivative) to a number, or to a buffer of the program; what is missing is zero.
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    number: int  # below 0: the value of invariant -1 - number
+
+
+def _splits(index):
+    """All ways to give each derivative to one of two factors, with their multiplicities."""
+    counts = Counter()
+    for mask in itertools.product((True, False), repeat=len(index)):
+        left = tuple(l for l, m in zip(index, mask, strict=True) if m)
+        right = tuple(l for l, m in zip(index, mask, strict=True) if not m)
+        counts[left, right] += 1
+    return counts
+
+
+def _partitions(items):
+    """All partitions of a list into blocks."""
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for partition in _partitions(rest):
+        yield [(first,), *partition]
+        for k, block in enumerate(partition):
+            yield [*partition[:k], (first, *block), *partition[k + 1 :]]
+
+
+@functools.cache
+def _compositions(index):
+    """Partitions of the derivatives into blocks, as sorted tuples, with their multiplicities."""
+    counts = Counter()
+    for partition in _partitions(list(index)):
+        counts[tuple(sorted(tuple(sorted(block)) for block in partition))] += 1
+    return counts
+
+
+class _Compiler:
+    """Turns a tree into invariants and steps."""
+
+    def __init__(self, d):
+        self.d = d
+        self.invariants = []
+        self.steps = []
+        self.callbacks = []
+        self.used = 0
+        self.free = set()
+
+    # ---- buffers and steps
+
+    def invariant(self, invariant):
+        if invariant not in self.invariants:
+            self.invariants.append(invariant)
+        return self.invariants.index(invariant)
+
+    def allocate(self, count=1):
+        """Return the first of `count` neighbouring buffers."""
+        for start in sorted(self.free):
+            run = set(range(start, start + count))
+            if run <= self.free:
+                self.free -= run
+                return start
+        self.used += count
+        return self.used - count
+
+    def release(self, inputs, result):
+        """Free the buffers of jets that went into another and are not part of it."""
+        kept = {value.number for value in result.values() if isinstance(value, _Buffer)}
+        for jet in inputs:
+            for value in jet.values():
+                if isinstance(value, _Buffer) and value.number >= 0 and value.number not in kept:
+                    self.free.add(value.number)
+
+    def step(self, op, dst, a=0, b=0, order=0, parameters=(1.0,)):
+        self.steps.append([op, dst, a, b, order, parameters])
+
+    def combine(self, terms):
+        """Add terms, each a number times at most two buffers; return a number or a buffer."""
+        constant, products = 0.0, Counter()
+        for factor, *values in terms:
+            buffers = []
+            for value in values:
+                if isinstance(value, _Buffer):
+                    buffers.append(value.number)
+                else:
+                    factor *= value
+            if buffers and factor != 0:
+                products[tuple(sorted(buffers))] += factor
+            else:
+                constant += factor
+        products = [(factor, *buffers) for buffers, factor in products.items() if factor != 0]
+        if not products:
+            return constant
+        if constant == 0 and len(products) == 1 and products[0][0] == 1 and len(products[0]) == 2:
+            return _Buffer(products[0][1])
+        dst = self.allocate()
+        if constant != 0:
+            self.step("set", dst, parameters=(constant,))
+        elif [len(p) for p in products[:2]] == [2, 2] and products[0][0] == products[1][0] == 1:
+            self.step("add", dst, products[0][1], products[1][1])
+            products = products[2:]
+        else:
+            factor, *buffers = products.pop(0)
+            self.step(("scale", "mul")[len(buffers) - 1], dst, buffers[0], buffers[-1], 0, (factor,))
+        for factor, *buffers in products:
+            op = ("scale_add", "mul_add")[len(buffers) - 1]
+            self.step(op, dst, buffers[0], buffers[-1], 0, (factor,))
+        return _Buffer(dst)
+
+    # ---- terms
+
+    def indices(self, order):
+        """All multi-indices up to an order."""
+        for q in range(order + 1):
+            yield from itertools.combinations_with_replacement(range(len(self.invariants)), q)
+
+    def jet(self, term, order):
+        """Compile a term for derivatives up to `order`."""
+        if isinstance(term, Constant):
+            return {(): term.value}
+        if isinstance(term, White):
+            return {}
+        if isinstance(term, Leaf):
+            return self.leaf(term, order)
+        if isinstance(term, Power):
+            base = self.jet(term.base, order)
+            result = self.power(base, term.exponent, order)
+            self.release([base], result)
+            return result
+        left, right = self.jet(term.left, order), self.jet(term.right, order)
+        result = {}
+        for index in self.indices(order):
+            if isinstance(term, Sum):
+                terms = [(1.0, j[index]) for j in (left, right) if index in j]
+            else:
+                terms = [
+                    (float(count), left[a], right[b])
+                    for (a, b), count in _splits(index).items()
+                    if a in left and b in right
+                ]
+            if terms and (value := self.combine(terms)) != 0:
+                result[index] = value
+        self.release([left, right], result)
+        return result
+
+    def leaf(self, leaf, order):
+        number = self.invariant(leaf.invariant)
+        parameters = (leaf.amplitude, leaf.scale, *leaf.parameters)
+        if leaf.jet == "linear":
+            dst = self.allocate()
+            self.step("linear", dst, -1 - number, 0, 0, parameters)
+            return {(): _Buffer(dst), (number,): leaf.amplitude * leaf.scale}
+        callback = 0
+        if leaf.callback is not None:
+            callback = len(self.callbacks)
+            self.callbacks.append(_make_callback(*leaf.callback))
+        dst = self.allocate(order + 1)
+        self.step(leaf.jet, dst, -1 - number, callback, order, parameters)
+        return {(number,) * q: _Buffer(dst + q) for q in range(order + 1)}
+
+    def power(self, base, exponent, order):
+        """Compile base ** exponent, by Faà di Bruno's formula."""
+        value = base.get((), 0.0)
+        if not isinstance(value, _Buffer):
+            # Only noise, which has no derivatives, leaves a base without a buffer.
+            return {(): value**exponent} if value or exponent > 0 else {(): math.inf}
+        outer = self.allocate(order + 1)
+        self.step("power", outer, value.number, 0, order, (1.0, 1.0, exponent, 0.0))
+        top = order
+        if exponent >= 0 and exponent == int(exponent):
+            top = min(order, int(exponent))
+        outer_jet = {(0,) * q: _Buffer(outer + q) for q in range(order + 1)}
+        result, made = {}, {}
+        for index in self.indices(order):
+            terms = []
+            for blocks, count in _compositions(index).items():
+                if len(blocks) <= top and all(block in base for block in blocks):
+                    factors = [base[block] for block in blocks]
+                    terms.append((float(count), outer_jet[(0,) * len(blocks)], *factors))
+            # Products of more than two buffers are made beforehand.
+            terms = [self.shorten(term, made) for term in terms]
+            if terms and (combined := self.combine(terms)) != 0:
+                result[index] = combined
+        self.release([outer_jet, made], result)
+        return result
+
+    def shorten(self, term, made):
+        """Multiply buffers of a term until two are left; `made` keeps the products."""
+        factor, *values = term
+        buffers = sorted((v.number for v in values if isinstance(v, _Buffer)), reverse=True)
+        for value in values:
+            if not isinstance(value, _Buffer):
+                factor *= value
+        while len(buffers) > 2:
+            pair = (buffers.pop(), buffers.pop())
+            if pair not in made:
+                made[pair] = self.combine([(1.0, _Buffer(pair[0]), _Buffer(pair[1]))])
+            buffers.append(made[pair].number)
+            buffers.sort(reverse=True)
+        return (factor, *map(_Buffer, buffers))
+
+    # ---- functionals that give numbers: they turn a kernel into another one
+
+    def directional(self, jet, side, order):
+        """v · grad k = Σ_l F_l η_l with new invariants η_l = v · grad a_l."""
+        direction = (_U, _V)[side]
+        new = {}
+        for l, inv in enumerate(list(self.invariants)):
+            # The gradient with respect to y of an invariant in x alone is zero.
+            if any(gradient := inv.gradient(side)):
+                new[l] = self.invariant(Invariant("bilinear", inv.weights, gradient, direction))
+        pieces = [(jet, (l,), 1.0, number) for l, number in new.items()]
+        return self.transform(jet, [], pieces, order)
+
+    def laplacian(self, jet, side, order):
+        """Δk = Σ_l F_l Δa_l + Σ_lk F_lk b_lk with new invariants b_lk = grad a_l · grad a_k."""
+        old = list(self.invariants)
+        constants = [((l,), inv.laplacian(side, self.d)) for l, inv in enumerate(old)]
+        pieces = []
+        for l, k in itertools.combinations_with_replacement(range(len(old)), 2):
+            left, right = old[l].gradient(side), old[k].gradient(side)
+            if any(left) and any(right):
+                weights = old[l].times(old[k], self.d)
+                number = self.invariant(Invariant("bilinear", weights, left, right))
+                pieces.append((jet, (l, k), 1.0 if l == k else 2.0, number))
+        return self.transform(jet, constants, pieces, order)
+
+    def transform(self, jet, constants, pieces, order):
+        """Compile Σ c F_i + Σ c F_i a_n, given as (i, c) and (jet, i, c, n), to `order`."""
+        result = {}
+        for index in self.indices(order):
+            terms = []
+            for extra, c in constants:
+                if (i := tuple(sorted((*index, *extra)))) in jet:
+                    terms.append((c, jet[i]))
+            for _, extra, c, number in pieces:
+                if (i := tuple(sorted((*index, *extra)))) in jet:
+                    terms.append((c, jet[i], _Buffer(-1 - number)))
+                # The product rule for a_n itself, once for each time that it stands in the index.
+                for position, l in enumerate(index):
+                    if l == number:
+                        rest = (*index[:position], *index[position + 1 :])
+                        if (i := tuple(sorted((*rest, *extra)))) in jet:
+                            terms.append((c, jet[i]))
+            if terms and (value := self.combine(terms)) != 0:
+                result[index] = value
+        self.release([jet], result)
+        return result
+
+    # ---- the end
+
+    def finish(self, jet, order, rough):
+        """Make the program; numbers become buffers, and missing derivatives a buffer of zeros."""
+        n_inv = len(self.invariants)
+        values = {}
+
+        def buffer_of(index):
+            value = jet.get(tuple(sorted(index)), 0.0)
+            if isinstance(value, _Buffer):
+                return value.number
+            if value not in values:
+                values[value] = self.allocate()
+                self.step("set", values[value], parameters=(value,))
+            return values[value]
+
+        table = [
+            buffer_of(index)
+            for q in range(order + 1)
+            for index in itertools.product(range(n_inv), repeat=q)
+        ]
+
+        def place(number):
+            return -1 - number if number < 0 else number + n_inv
+
+        steps = [
+            (op, place(dst), place(a), b if op == "callback" else place(b), q, parameters)
+            for op, dst, a, b, q, parameters in self.steps
+        ]
+        invariants = [
+            (i.kind, i.left, i.right, None if i.weights is None else np.array(i.weights))
+            for i in self.invariants
+        ]
+        return Program(
+            invariants, steps, n_inv + self.used, list(map(place, table)), order, rough, self.callbacks
+        )
+
+
+def _make_callback(kind, data):
+    if kind == "matern":
+        return _core.matern_callback(data)
+    if isinstance(data.function, LowLevelCallable):
+        return _core.compiled_callback(data.function)
+    return _core.python_callback(data.function)
+
+
+@functools.lru_cache(maxsize=128)
+def compile_term(term, d, order, row=None, col=None, dtype="d"):
+    """Compile a tree for derivatives to `order` in its invariants.
 
     Parameters
     ----------
-    kernel : sklearn.gaussian_process.kernels.Kernel
+    term : Leaf, Constant, White, Sum, Product or Power
     d : int
-        The number of columns of the points.
+        Columns of the points.
     order : int
+        Highest derivative that is wanted of the result.
+    row, col : {None, "directional", "laplacian"}
+        What is applied before, with respect to x and to y.
+    dtype : {"d", "f"}
+        What it will run in.
 
     Returns
     -------
@@ -170,15 +889,103 @@ def compile_kernel(kernel, d, order):
 
     Raises
     ------
-    TypeError, ValueError
-        As `read`.
+    ValueError
+        If derivatives beyond the fifth, or too many invariants, are needed, or if a length scale is
+        out of the range of float32.
     """
-    term = read(kernel, d)
-    if isinstance(term, Constant):
-        term = Leaf("rbf", Invariant("sqdist"), 0.0, (), term.value)
-    return Program(
-        [(term.invariant.kind, term.invariant.weights)],
-        [(term.jet, 1, 0, 0, order, (term.amplitude, term.scale, *term.parameters))],
-        order + 2,
-        1,
-    )
+    if dtype == "f":
+        _check_single(term)
+    taken = {None: 0, "directional": 1, "laplacian": 2}
+    total = order + taken[row] + taken[col]
+    if total > _core.MAX_ORDER:
+        raise ValueError(
+            f"derivatives of order {total} are needed; kernels have them up to {_core.MAX_ORDER}."
+        )
+    if isinstance(term, Leaf) and row is None and col is None and not term.callback:
+        # The usual case, without ceremony: it is what small calls wait for.
+        inv = term.invariant
+        weights = None if inv.weights is None else np.array(inv.weights)
+        parameters = (term.amplitude, term.scale, *term.parameters)
+        return Program(
+            [(inv.kind, inv.left, inv.right, weights)],
+            [(term.jet, 1, 0, 0, order, parameters)],
+            order + 2,
+            list(range(1, order + 2)),
+            order,
+            _rough([inv], term, d, order, 0, 0),
+        )
+    compiler = _Compiler(d)
+    # All of them first: compiling a term needs to know all invariants.
+    for leaf in leaves(term):
+        compiler.invariant(leaf.invariant)
+    if not compiler.invariants:
+        compiler.invariant(_SQDIST)
+    rough = _rough(compiler.invariants, term, d, total, taken[row], taken[col])
+    jet = compiler.jet(term, total)
+    for side, functional in ((1, col), (0, row)):
+        total -= taken[functional]
+        if functional is not None:
+            jet = getattr(compiler, functional)(jet, side, total)
+    if len(compiler.invariants) > _core.MAX_INVARIANTS:
+        raise ValueError(
+            f"kernel depends on {len(compiler.invariants)} different invariants (sets of length "
+            f"scales, dot products); at most {_core.MAX_INVARIANTS} are possible."
+        )
+    return compiler.finish(jet, order, rough)
+
+
+def _rough(invariants, term, d, total, row, col):
+    """Where derivatives of a total order do not exist: rows for the core."""
+    rows = set()
+    for leaf in leaves(term):
+        if leaf.smoothness <= total:
+            weights = leaf.invariant.weights or (1.0,) * d
+            seen = bytes(int(w > 0) for w in weights)
+            already = (row + col) if any(seen) else 0
+            number = invariants.index(leaf.invariant)
+            rows.add((number, math.ceil(leaf.smoothness), already, seen))
+    return sorted(rows)
+
+
+def _check_single(term):
+    """Raise ValueError if a scale or weight is not a normal number in float32."""
+    limits = np.finfo(np.float32)
+    for leaf in leaves(term):
+        for value in (leaf.scale, *(leaf.invariant.weights or ())):
+            if value != 0 and not limits.tiny <= abs(value) <= limits.max:
+                raise ValueError(
+                    f"a length scale (or gamma) of the kernel gives the factor {value:.3g}, which "
+                    "float32 cannot hold; pass float64 points."
+                )
+
+
+def is_stationary(term):
+    """Tell whether all invariants are squared distances: blocks of mixed derivatives are symmetric."""
+    return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
+
+
+def on_diagonal(term, X):
+    """Values of a tree where points meet themselves.
+
+    Parameters
+    ----------
+    term : tree of terms
+    X : ndarray of shape (N, D)
+
+    Returns
+    -------
+    ndarray of shape (N,)
+    """
+    program = compile_term(term, X.shape[1], 0, dtype=X.dtype.char)
+    used = list(dict.fromkeys(leaf.invariant for leaf in leaves(term))) or [_SQDIST]
+    a = np.zeros((len(used), len(X)), X.dtype)
+    for row, invariant in zip(a, used, strict=True):
+        if invariant.kind == "dot":
+            weights = 1.0 if invariant.weights is None else np.array(invariant.weights, X.dtype)
+            row[:] = np.einsum("na,na->n", X * weights, X)
+    return _core.jets(program, a)[0]
+
+
+def smoothness(term):
+    """The least 2 nu of all leaves: derivatives of lower order exist everywhere."""
+    return min((leaf.smoothness for leaf in leaves(term)), default=math.inf)

@@ -5,6 +5,7 @@ compiled core once.  Nothing but the output and one packed copy of the points is
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,26 +15,25 @@ from kerneldiff import _core, kernels
 from kerneldiff._validation import check_choice, check_out, check_pair
 
 # Reused outputs beyond this size are written past the caches: they would not stay there anyway.
-_STREAM_BYTES = 2**25
+STREAM_BYTES = 2**25
 
 
 class _Tensor(NamedTuple):
     """What the core is asked for."""
 
     number: int  # its number in the core
-    order: int  # of the derivative
-    odd_in_y: dict  # for each allowed `wrt`, whether the derivative is of odd order in y
-    shape: object  # of the entries of a pair, from D
+    wrt: tuple  # what it may be differentiated with respect to
+    shape: Callable  # of the entries of a pair, from D
 
 
-_FIRST = {"x": False, "y": True}
-_SECOND = {"xx": False, "xy": True, "yx": True, "yy": False}
-_VALUE = _Tensor(0, 0, {None: False}, lambda d: ())
-_GRADIENT = _Tensor(1, 1, _FIRST, lambda d: (d,))
-_HESSIAN_DIAG = _Tensor(2, 2, _SECOND, lambda d: (d,))
+_FIRST = ("x", "y")
+_SECOND = ("xx", "xy", "yx", "yy")
+_VALUE = _Tensor(0, ("",), lambda d: ())
+_GRADIENT = _Tensor(1, _FIRST, lambda d: (d,))
+_HESSIAN_DIAG = _Tensor(2, _SECOND, lambda d: (d,))
 _HESSIAN = {
-    "full": _Tensor(3, 2, _SECOND, lambda d: (d, d)),
-    "packed": _Tensor(4, 2, _SECOND, lambda d: (d * (d + 1) // 2,)),
+    "full": _Tensor(3, _SECOND, lambda d: (d, d)),
+    "packed": _Tensor(4, _SECOND, lambda d: (d * (d + 1) // 2,)),
 }
 
 
@@ -42,15 +42,24 @@ def _compute(tensor, kernel, X, Y, wrt, out):
 
     `kernel` is a kernel object, or a term that has been read already.
     """
-    check_choice("wrt", wrt, tensor.odd_in_y)
+    check_choice("wrt", wrt, tensor.wrt)
+    same = Y is None
     X, Y = check_pair(X, Y)
     n, d = X.shape
-    program = kernels.compile_kernel(kernel, d, tensor.order)
+    term = kernels.read(kernel, d)
+    if tensor is _HESSIAN["packed"] and wrt in ("xy", "yx") and not kernels.is_stationary(term):
+        raise ValueError(
+            f"layout='packed' with wrt={wrt!r} needs symmetric blocks, which {kernel} does not "
+            "have; it may be 'full'."
+        )
+    program = kernels.compile_term(term, d, len(wrt), dtype=X.dtype.char)
     shape = (n, Y.shape[0], *tensor.shape(d))
     reused = out is not None
     out = check_out(out, shape, X.dtype, X=X, Y=Y)
-    stream = reused and out.nbytes > _STREAM_BYTES
-    _core.tensor(program, X, Y, out, tensor.number, tensor.odd_in_y[wrt], stream)
+    stream = reused and out.nbytes > STREAM_BYTES
+    _core.tensor(program, X, Y, out, tensor.number, wrt, stream)
+    if same and tensor is _VALUE:
+        add_noise(term, X, out.reshape(-1)[:: n + 1])
     return out
 
 
@@ -104,7 +113,7 @@ def kernel_matrix(kernel, X, Y=None, *, out=None):
     array([[1.   , 0.607],
            [0.607, 1.   ]])
     """
-    return _compute(_VALUE, kernel, X, Y, None, out)
+    return _compute(_VALUE, kernel, X, Y, "", out)
 
 
 def gradient(kernel, X, Y=None, *, wrt="x", out=None):
@@ -349,7 +358,7 @@ def rbf_kernel(X, Y=None, gamma=None, *, out=None):
     >>> rbf_kernel(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[0.368]])
     """
-    return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, None, out)
+    return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, "", out)
 
 
 def rbf_gradient(X, Y=None, gamma=None, *, wrt="x", out=None):
@@ -570,6 +579,7 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
         raise ValueError(
             f"working_memory is {working_memory}; it must be a positive number of MiB."
         )
+    same = Y is None
     X, Y = check_pair(X, Y)
     # No rows: this checks everything, and tells the shape of a row.
     empty = function(kernel, X[:0], Y, **options)
@@ -579,6 +589,25 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
     def blocks():
         for start in range(0, X.shape[0], rows):
             part = slice(start, min(start + rows, X.shape[0]))
-            yield part, function(kernel, X[part], Y, **options)
+            block = function(kernel, X[part], Y, **options)
+            if same and function is kernel_matrix:
+                diagonal = np.einsum("ii->i", block[:, part])
+                add_noise(kernels.read(kernel, X.shape[1]), X[part], diagonal)
+            yield part, block
 
     return blocks()
+
+
+def add_noise(term, X, diagonal):
+    """Where points meet themselves, put the values that the kernel's noise has a part in.
+
+    Parameters
+    ----------
+    term : tree of terms
+    X : ndarray of shape (N, D)
+    diagonal : ndarray of shape (N,)
+        Changed in place; untouched if there is no noise in the kernel.
+    """
+    noisy = kernels.with_noise(term)
+    if noisy is not None and len(X):
+        diagonal[...] = kernels.on_diagonal(noisy, X)

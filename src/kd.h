@@ -26,46 +26,95 @@ enum { KD_PANEL_BYTES = 128, KD_ROW_BYTES = 1024, KD_ROWS = 4 };
 /* Bytes that may be read or written beyond the end of a padded vector. */
 enum { KD_PAD_BYTES = 128 };
 
-/* Invariants of a pair: s = sum_d w_d (x_d - y_d)^2 and p = sum_d w_d x_d y_d. */
-enum { KD_SQDIST = 0, KD_DOT = 1 };
+/* Programs have no more invariants than this, and no higher derivatives of them. */
+enum { KD_MAX_INV = 16, KD_MAX_ORDER = 5 };
+
+/* Invariants of a pair are bilinear,
+ *
+ *     a = sum_d w_d L_d R_d,    L and R linear combinations of x, y and two directions u, v,
+ *
+ * where u belongs to the row and v to the column.  Two kinds have their own code: s = sum_d w_d
+ * (x_d - y_d)^2 and p = sum_d w_d x_d y_d; the others come from applying functionals to kernels. */
+enum { KD_SQDIST, KD_DOT, KD_BILINEAR };
+enum { KD_X, KD_Y, KD_U, KD_V };
 
 typedef struct {
-    int32_t kind;  /* KD_SQDIST or KD_DOT */
+    int32_t kind;
     int32_t plain; /* all weights are 1: they are not multiplied by */
+    double left[4], right[4];
 } kd_invariant;
 
-/* One step of a program.  Buffers 0 .. n_inv - 1 hold the invariants; the others are free.  A jet
- * writes f, f', ..., f^(order) of its argument buffer a into buffers dst, dst + 1, ...;
- * parameters stand in the program's par[par ...]. */
+/* One step of a program over buffers of pairs.  Buffers 0 .. n_inv - 1 hold the invariants; the
+ * others are free.  op is the number of a jet of jets.h, which writes f, f', ..., f^(order) of its
+ * argument buffer a into buffers dst, dst + 1, ..., with its parameters in the program's par[par
+ * ...]; or one of these, with c = par[par]:
+ *     SET dst = c   ADD dst = a + b   SCALE dst = c a   SCALE_ADD dst += c a
+ *     MUL dst = c a b   MUL_ADD dst += c a b   CALLBACK a jet computed by callback b. */
+enum {
+    KD_OP_SET = 1000,
+    KD_OP_ADD,
+    KD_OP_SCALE,
+    KD_OP_SCALE_ADD,
+    KD_OP_MUL,
+    KD_OP_MUL_ADD,
+    KD_OP_CALLBACK
+};
+
 typedef struct {
-    int32_t op; /* a jet of jets.h, by its number */
+    int32_t op;
     int32_t dst, a, b;
     int32_t order;
     int32_t par;
 } kd_instr;
 
-/* After a run, buffers jet .. jet + order hold the derivatives of the kernel. */
+/* A jet from elsewhere: f[q * n + i] = F^(q)(a[i]), q = 0 .. order. */
 typedef struct {
-    int32_t n_inv, n_instr, n_buf, jet;
+    void (*jet)(const double *a, ptrdiff_t n, int order, double *f, void *data);
+    void *data;
+} kd_callback;
+
+/* After a run, jet[] names the buffers of F, of its m first derivatives by the m invariants, of
+ * the m^2 second ones, ..., up to order. */
+typedef struct {
+    int32_t n_inv, n_instr, n_buf, order;
     const kd_invariant *inv;
     const kd_instr *instr;
     const double *par;
+    const int32_t *jet;
+    const kd_callback *callbacks;
 } kd_program;
 
-/* What is to be written for each pair. */
+/* A part of a kernel that is not smooth where invariant inv is zero: derivatives do not exist there
+ * if, with those that a functional has taken already, limit or more are with respect to dimensions
+ * that the part sees. */
+typedef struct {
+    int32_t inv, limit, already;
+    const int8_t *seen; /* d flags */
+} kd_rough;
+
+/* What is to be written for each pair: one tensor, or (blocks) the covariance of functionals. */
 enum { KD_VALUE, KD_GRADIENT, KD_HESSIAN_DIAG, KD_HESSIAN, KD_HESSIAN_PACKED, KD_N_TENSORS };
 
 typedef struct {
     const kd_program *prog;
     ptrdiff_t n, m, d;
-    const void *x, *y;   /* (n, d) and (m, d) */
-    const void *panels;  /* y in panels: (ceil(m / panel), d, panel), padded with the last point */
-    const void *y_last;  /* the last point of y, padded, so that vectors may be read past its end */
-    const void *weights; /* (n_inv, d rounded up to the pad), zero-padded */
+    const void *x, *y;           /* (n, d) and (m, d) */
+    const void *u, *v;           /* directions, likewise; x and y themselves if there are none */
+    const void *panels;          /* y in panels: (ceil(m / panel), d, panel), padded with the last point */
+    const void *v_panels;        /* v likewise */
+    const void *y_last, *v_last; /* the last points, padded, as vectors may be read past their ends */
+    const void *weights;         /* (n_inv, d rounded up to the pad), zero-padded */
     void *out;
-    int32_t tensor; /* what is written */
-    int32_t mixed;  /* the derivative is of odd order in y: its sign for functions of x - y */
-    int32_t stream; /* use stores that bypass the caches */
+    int32_t tensor;            /* which tensor */
+    int32_t which;             /* of its second derivatives: 0 xx, 1 xy or yx, 2 yy */
+    int32_t first_y, other_y;  /* whether the first and second derivative are with respect to y */
+    int32_t blocks;            /* or blocks: */
+    int32_t rows, cols;        /* the parts of each: bits 1 value, 2 gradient, 4 Hessian */
+    int32_t lower;             /* only from the diagonal on, for n = m */
+    ptrdiff_t ld;              /* elements between rows of the matrix of blocks */
+    int32_t stream;            /* use stores that bypass the caches */
+    int32_t n_rough;
+    const kd_rough *rough;
 } kd_call;
 
 /* tanh basis: x (n, d), w (d + 1, k) with the biases last. */
@@ -81,7 +130,7 @@ typedef struct {
     const char *name;
     int32_t real_bytes;
     /* Bytes of workspace a thread needs. */
-    size_t (*work_bytes)(const kd_program *prog, ptrdiff_t d);
+    size_t (*work_bytes)(const kd_call *call);
     size_t (*tanh_work_bytes)(ptrdiff_t d, ptrdiff_t k);
     /* d weights as reals; ones for NULL. */
     void (*widen)(const double *weights, ptrdiff_t d, void *out);
@@ -90,6 +139,9 @@ typedef struct {
     /* Rows [i0, i1) against columns [j0, j1). */
     void (*tensor)(const kd_call *call, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
                    void *work);
+    /* All derivatives for n sets of invariants: a (n_inv, n), out (number of jets, n).  For work,
+     * see work_bytes. */
+    void (*jets)(const kd_program *prog, const void *a, ptrdiff_t n, void *out, void *work);
     void (*tanh)(const kd_tanh_call *call, ptrdiff_t i0, ptrdiff_t i1, void *work);
     /* Function `which` of vmath.h, element by element, so that its errors can be measured; p is
      * the second argument of those that take one. */

@@ -5,7 +5,7 @@
  * wider ones, which the compiler would split, are a disaster on narrow machines.  Stage by stage:
  *
  *   invariants  lanes are columns (points of y, from the panels), rows share what is loaded;
- *   jets        lanes are pairs, one buffer of KD_STRIP pairs after the other;
+ *   jets        lanes are pairs, one buffer of a strip after the other;
  *   operation   lanes are dimensions, one pair after the other.  Vectors may spill over the end of
  *               what they write: what follows is written later.  So the last stop before memory is
  *               a small buffer (a sink), which also lets us store whole cache lines past the
@@ -39,10 +39,10 @@ enum {
     VL = KD_VEC_BYTES / sizeof(real),      /* lanes of a vector */
     PANEL = KD_PANEL_BYTES / sizeof(real), /* points of a panel */
     COLS = KD_ROW_BYTES / sizeof(real),    /* columns of a strip */
-    KD_STRIP = KD_ROWS * COLS,             /* pairs of a strip */
     PAD = KD_PAD_BYTES / sizeof(real),
     DBLOCK = 64,                     /* dimensions summed before they join the total */
-    SINK = 16384 / (int)sizeof(real) /* elements of the sink */
+    SINK = 16384 / (int)sizeof(real), /* elements of the sink */
+    STRIP_BYTES = 131072 /* all buffers of a strip should take no more */
 };
 
 #include "jets.h"
@@ -173,8 +173,8 @@ INLINE void invariant_body(const real *const x[KD_ROWS], const real *panels, ptr
                 const real *y = panels + p * d * PANEL + v * VL;
                 for (int r = 0; r < KD_ROWS; r++) acc[r][0] = acc[r][1] = (vec){0};
                 for (ptrdiff_t a = d0; a < d1; a++) {
-                    const vec y0 = *(const vec *)(y + a * PANEL),
-                              y1 = *(const vec *)(y + a * PANEL + VL);
+                    const vec y0 = *(const vec *)(y + a * PANEL);
+                    const vec y1 = *(const vec *)(y + a * PANEL + VL);
                     for (int r = 0; r < KD_ROWS; r++) {
                         const real xa = x[r][a];
                         if (dot) {
@@ -198,64 +198,157 @@ INLINE void invariant_body(const real *const x[KD_ROWS], const real *panels, ptr
     }
 }
 
-static void invariant(const kd_invariant *inv, const real *const x[KD_ROWS], const real *panels,
-                      ptrdiff_t np, ptrdiff_t d, const real *w, real *out, ptrdiff_t ld) {
-    if (inv->kind == KD_DOT) {
-        if (inv->plain)
-            invariant_body(x, panels, np, d, w, 1, 1, out, ld);
-        else
-            invariant_body(x, panels, np, d, w, 1, 0, out, ld);
-    } else {
-        if (inv->plain)
-            invariant_body(x, panels, np, d, w, 0, 1, out, ld);
-        else
-            invariant_body(x, panels, np, d, w, 0, 0, out, ld);
-    }
+/* Any bilinear invariant; only those of transformed kernels come here. */
+static void invariant_bilinear(const kd_invariant *inv, const real *const x[KD_ROWS],
+                               const real *const u[KD_ROWS], const real *panels,
+                               const real *v_panels, ptrdiff_t np, ptrdiff_t d, const real *w,
+                               real *out, ptrdiff_t ld) {
+    const real ly = (real)inv->left[KD_Y], lv = (real)inv->left[KD_V];
+    const real ry = (real)inv->right[KD_Y], rv = (real)inv->right[KD_V];
+    for (int r = 0; r < KD_ROWS; r++)
+        for (ptrdiff_t p = 0; p < np; p++)
+            for (int q = 0; q < PANEL; q += VL) {
+                vec acc = {0};
+                for (ptrdiff_t a = 0; a < d; a++) {
+                    const real xa = x[r][a], ua = u[r][a];
+                    const real l0 = (real)inv->left[KD_X] * xa + (real)inv->left[KD_U] * ua;
+                    const real r0 = (real)inv->right[KD_X] * xa + (real)inv->right[KD_U] * ua;
+                    const vec ya = *(const vec *)(panels + (p * d + a) * PANEL + q);
+                    const vec va = *(const vec *)(v_panels + (p * d + a) * PANEL + q);
+                    acc += (w[a] * (l0 + ly * ya + lv * va)) * (r0 + ry * ya + rv * va);
+                }
+                *(vec *)(out + r * ld + p * PANEL + q) = acc;
+            }
 }
 
 /* ------------------------------------------------------------------------------ jets --- */
 
-static void run_program(const kd_program *prog, real *bufs, ptrdiff_t n) {
+/* A jet that is computed elsewhere, in float64 and in pieces. */
+static void jet_callback(const kd_callback *call, const real *a, real *f, ptrdiff_t stride,
+                         ptrdiff_t n, int order, const double *par) {
+    enum { PIECE = 512 };
+    double x[PIECE], y[(KD_MAX_ORDER + 1) * PIECE];
+    for (ptrdiff_t i0 = 0; i0 < n; i0 += PIECE) {
+        const ptrdiff_t len = n - i0 < PIECE ? n - i0 : PIECE;
+        double c = par[0];
+        for (ptrdiff_t i = 0; i < len; i++) x[i] = par[1] * (double)a[i0 + i];
+        call->jet(x, len, order, y, call->data);
+        for (int q = 0; q <= order; q++, c *= par[1])
+            for (ptrdiff_t i = 0; i < len; i++)
+                f[q * stride + i0 + i] = (real)(c * y[q * len + i]);
+    }
+}
+
+static void run_program(const kd_program *prog, real *bufs, ptrdiff_t stride, ptrdiff_t n) {
     for (int32_t k = 0; k < prog->n_instr; k++) {
         const kd_instr *in = &prog->instr[k];
-        const real *a = bufs + (ptrdiff_t)in->a * KD_STRIP;
-        real *f = bufs + (ptrdiff_t)in->dst * KD_STRIP;
+        const double *par = prog->par + in->par;
+        const real *a = bufs + in->a * stride, *b = bufs + in->b * stride;
+        real *f = bufs + in->dst * stride;
         switch (in->op) {
-#define KD_JET_CASE(name)                                                 \
-    case KD_JET_##name:                                                   \
-        kd_jet_##name(a, f, KD_STRIP, n, in->order, prog->par + in->par); \
+#define KD_JET_CASE(name)                                    \
+    case KD_JET_##name:                                      \
+        kd_jet_##name(a, f, stride, n, in->order, par); \
         break;
             KD_JETS(KD_JET_CASE)
 #undef KD_JET_CASE
+        case KD_OP_CALLBACK:
+            jet_callback(&prog->callbacks[in->b], a, f, stride, n, in->order, par);
+            break;
+        default: {
+            const real c = (real)par[0];
+            switch (in->op) {
+            case KD_OP_SET:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] = c;
+                break;
+            case KD_OP_ADD:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] = a[i] + b[i];
+                break;
+            case KD_OP_SCALE:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] = c * a[i];
+                break;
+            case KD_OP_SCALE_ADD:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] += c * a[i];
+                break;
+            case KD_OP_MUL:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] = c * (a[i] * b[i]);
+                break;
+            case KD_OP_MUL_ADD:
+                for (ptrdiff_t i = 0; i < n; i++) f[i] += c * (a[i] * b[i]);
+                break;
+            }
+        }
         }
     }
 }
 
-/* ------------------------------------------------------------------------ operations --- */
+/* -------------------------------------------------------------------------- geometry --- */
 
-/* A row of a strip: point x against `count` columns, whose jets begin at f. */
+/* The gradient of an invariant with respect to one point of a pair is a field
+ *
+ *     w o (base + cy y + cv v),    base = cx x + cu u,
+ *
+ * of which the base is made once for a row; its second derivatives are constant and diagonal,
+ * second[which] w, in which `which` is xx, xy or yy. */
 typedef struct {
-    const real *x, *w;      /* padded; repeated to fill d vectors if d <= FLAT_D */
-    const real *y, *y_last; /* the first column's point; the last point of all, padded */
-    const real *f;          /* f of the columns; f' at + KD_STRIP, f'' at + 2 KD_STRIP, ... */
-    ptrdiff_t count, last;  /* columns; the one that is the last point of all, or -1 */
-    ptrdiff_t d;
-    real sign;       /* -1 for a derivative of odd order in y */
-    real *u, *v, *g; /* room for BATCH padded vectors each */
+    const real *base, *w; /* padded; repeated to fill d vectors if d <= FLAT_D */
+    real cy, cv;
+} form;
+
+enum { KD_XX, KD_XY, KD_YY };
+
+/* A row of a strip: one point x against `count` columns. */
+typedef struct {
+    const form *first, *other; /* forms of all invariants for the two sides of the derivative */
+    const real *second;        /* 3 for each invariant */
+    ptrdiff_t m;               /* invariants */
+    const real *y, *y_last;    /* the first column's point; the last point of all, padded */
+    const real *v, *v_last;    /* likewise the directions that go with them */
+    const real *bufs;          /* buffers of the program, at the first column */
+    const int32_t *jet;        /* which of them hold F, F_l, F_lk, ... */
+    ptrdiff_t stride, count, last, d;
+    const kd_call *call;
+    real *t, *v2, *g, *gx, *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
+    ptrdiff_t room;
+    real *scratch; /* room for the entries of a pair */
 } strip_row;
 
 /* Pairs whose vectors are made before the first of them is used: a load that spans two recent
  * stores waits for both. */
 enum { BATCH = 8, BATCH_D = 64 };
 
+/* F, F_l and F_lk at column j. */
+INLINE const real *jet0(const strip_row *s, ptrdiff_t j) {
+    return s->bufs + s->jet[0] * s->stride + j;
+}
+INLINE const real *jet1(const strip_row *s, ptrdiff_t l, ptrdiff_t j) {
+    return s->bufs + s->jet[1 + l] * s->stride + j;
+}
+INLINE const real *jet2(const strip_row *s, ptrdiff_t l, ptrdiff_t k, ptrdiff_t j) {
+    return s->bufs + s->jet[1 + s->m + l * s->m + k] * s->stride + j;
+}
+
+/* ------------------------------------------------------------------------------ maps --- */
+
 /* Small dimensions, d a constant: VL pairs make d vectors without gaps, and which pair a lane
  * belongs to is known beforehand. */
+enum { FLAT_D = 4 };
+
 #if KD_F32
 typedef int32_t lane;
 #else
 typedef int64_t lane;
 #endif
 typedef lane vec_i __attribute__((vector_size(KD_VEC_BYTES)));
+
+/* pair_of[d - 1][k][l]: the pair to which lane l of the k-th of these vectors belongs. */
+#define KD_PAIR8(d, l)                                                                           \
+    (l) / d, (l + 1) / d, (l + 2) / d, (l + 3) / d, (l + 4) / d, (l + 5) / d, (l + 6) / d, \
+        (l + 7) / d
+#define KD_PAIR16(d, l) {KD_PAIR8(d, (l)), KD_PAIR8(d, (l) + 8)}
+#define KD_PAIRS(d) {KD_PAIR16(d, 0), KD_PAIR16(d, VL), KD_PAIR16(d, 2 * VL), KD_PAIR16(d, 3 * VL)}
+static const lane pair_of[FLAT_D][FLAT_D][16] __attribute__((aligned(64))) = {
+    KD_PAIRS(1), KD_PAIRS(2), KD_PAIRS(3), KD_PAIRS(4)};
 
 INLINE vec pick(vec v, vec_i index) {
 #if defined(__clang__)
@@ -267,105 +360,174 @@ INLINE vec pick(vec v, vec_i index) {
 #endif
 }
 
-enum { FLAT_D = 4 };
+/* p[j * d + e] = E for all pairs j < count and dimensions e < d.  E is a macro of three others,
+ * which load, as a vector or something that acts as one: F(f) what belongs to a pair, R(b) to a
+ * dimension, P(y) to both. */
+#define KD_MAP(d, count, p, E)                                                         \
+    do {                                                                               \
+        ptrdiff_t j = 0;                                                               \
+        if ((d) <= FLAT_D)                                                             \
+            for (; j + VL <= (count); j += VL)                                         \
+                for (int k = 0; k < (d); k++)                                          \
+                    *(vec_u *)((p) + j * (d) + k * VL) = E(FLAT_F, FLAT_R, FLAT_P); \
+        for (; j < (count); j++) KD_ROW(d, (p) + j * (d), E(ROW_F, ROW_R, ROW_P));  \
+    } while (0)
+#define FLAT_F(f) pick(*(const vec_u *)((f) + j), *(const vec_i *)pair_of[d - 1][k])
+#define FLAT_R(b) (*(const vec_u *)((b) + k * VL))
+#define FLAT_P(y) (*(const vec_u *)((y) + j * d + k * VL))
+#define ROW_F(f) (f)[j]
+#define ROW_R(b) AT(b)
+#define ROW_P(y) AT((y) + j * d)
 
-/* pair_of[d - 1][v][l]: the pair to which lane l of the v-th of these vectors belongs. */
-#define KD_PAIR8(d, l)                                                                     \
-    (l) / d, (l + 1) / d, (l + 2) / d, (l + 3) / d, (l + 4) / d, (l + 5) / d, (l + 6) / d, \
-        (l + 7) / d
-#define KD_PAIR16(d, l) {KD_PAIR8(d, (l)), KD_PAIR8(d, (l) + 8)}
-#define KD_PAIRS(d) {KD_PAIR16(d, 0), KD_PAIR16(d, VL), KD_PAIR16(d, 2 * VL), KD_PAIR16(d, 3 * VL)}
-static const lane pair_of[FLAT_D][FLAT_D][16]
-    __attribute__((aligned(64))) = {KD_PAIRS(1), KD_PAIRS(2), KD_PAIRS(3), KD_PAIRS(4)};
+/* p = q, or p += q, or the same with q times f, for a form q. */
+#define E_FORM(F, R, P) (R(w) * (R(base) + cy * P(y)))
+#define E_SET(F, R, P) E_FORM(F, R, P)
+#define E_SET_F(F, R, P) (F(f) * E_FORM(F, R, P))
+#define E_ADD_F(F, R, P) (P(p) + F(f) * E_FORM(F, R, P))
+#define E_FORM_V(F, R, P) (R(w) * (R(base) + cy * P(y) + cv * P(v)))
+#define E_SET_V(F, R, P) E_FORM_V(F, R, P)
+#define E_SET_VF(F, R, P) (F(f) * E_FORM_V(F, R, P))
+#define E_ADD_VF(F, R, P) (P(p) + F(f) * E_FORM_V(F, R, P))
 
-/* For `count` pairs: p = c1 f1 w (x - y). */
-INLINE void scaled_differences(real *restrict p, real c1, const real *f1, const strip_row *s,
-                               const real *y, ptrdiff_t count, ptrdiff_t d) {
-    const real *x = s->x, *w = s->w;
-    ptrdiff_t j = 0;
-    if (d <= FLAT_D)
-        for (; j + VL <= count; j += VL) {
-            const vec c = c1 * *(const vec_u *)(f1 + j);
-            for (int v = 0; v < d; v++)
-                *(vec_u *)(p + j * d + v * VL) =
-                    pick(c, *(const vec_i *)pair_of[d - 1][v]) *
-                    (((const vec *)w)[v] *
-                     (((const vec *)x)[v] - *(const vec_u *)(y + j * d + v * VL)));
-        }
-    for (; j < count; j++) {
-        const real c = c1 * f1[j];
-        KD_ROW(d, p + j * d, c * (AT(w) * (AT(x) - AT(y + j * d))));
+INLINE void put_form(real *restrict p, const real *f, const form *q, const real *y,
+                     const real *v, ptrdiff_t count, ptrdiff_t d, int add) {
+    const real *w = q->w, *base = q->base;
+    const real cy = q->cy, cv = q->cv;
+    if (__builtin_expect(cv != 0, 0)) {
+        if (!f)
+            KD_MAP(d, count, p, E_SET_V);
+        else if (!add)
+            KD_MAP(d, count, p, E_SET_VF);
+        else
+            KD_MAP(d, count, p, E_ADD_VF);
+    } else if (!f)
+        KD_MAP(d, count, p, E_SET);
+    else if (!add)
+        KD_MAP(d, count, p, E_SET_F);
+    else
+        KD_MAP(d, count, p, E_ADD_F);
+}
+
+/* p = t v + c f w, or p += that. */
+#define E_DIAG(F, R, P) (P(t) * P(v) + (c * F(f)) * R(w))
+#define E_DIAG_ADD(F, R, P) (P(p) + P(t) * P(v) + (c * F(f)) * R(w))
+
+INLINE void put_diagonal(real *restrict p, const real *t, const real *v, real c, const real *f,
+                         const real *w, ptrdiff_t count, ptrdiff_t d, int add) {
+    if (add)
+        KD_MAP(d, count, p, E_DIAG_ADD);
+    else
+        KD_MAP(d, count, p, E_DIAG);
+}
+
+/* p = f2 q r + c f1 w, for forms q and r without directions: the diagonal of a Hessian when there
+ * is one invariant. */
+#define E_DIAG_ONE(F, R, P)                                                    \
+    ((F(f2) * (R(w) * (R(base) + cy * P(y)))) * (R(w) * (R(base2) + cy2 * P(y))) + \
+     (c * F(f1)) * R(w))
+
+INLINE void put_diagonal_one(real *restrict p, real c, const real *f1, const real *f2,
+                             const form *q, const form *r, const real *y, ptrdiff_t count,
+                             ptrdiff_t d) {
+    const real *w = q->w, *base = q->base, *base2 = r->base;
+    const real cy = q->cy, cy2 = r->cy;
+    KD_MAP(d, count, p, E_DIAG_ONE);
+}
+
+/* ------------------------------------------------------------------------ operations --- */
+
+/* What follows are the operations on a run of columns j0 ... j0 + count - 1 with points at y and
+ * directions at v, which write `count` times their entries to p and may spill over. */
+
+static void run_value(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                      ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    (void)y, (void)v, (void)d;
+    memcpy(p, jet0(s, j0), (size_t)count * sizeof(real));
+}
+
+/* How many pairs, of those left, can be worked on in several passes: a pass that adds must not find
+ * what the one before has spilled, and only whole groups of the flat loops do not spill. */
+INLINE ptrdiff_t group(const strip_row *s, ptrdiff_t left, ptrdiff_t d) {
+    return s->m == 1 ? left : d <= FLAT_D && left >= VL ? VL : 1;
+}
+
+/* grad k = sum_l F_l grad a_l */
+INLINE void gradient_of(const strip_row *s, const form *side, const real *y, const real *v,
+                        ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    for (ptrdiff_t j = 0, n; j < count; j += n) {
+        n = group(s, count - j, d);
+        for (ptrdiff_t l = 0; l < s->m; l++)
+            put_form(p + j * d, jet1(s, l, j0 + j), &side[l], y + j * d, v + j * d, n, d, l > 0);
     }
 }
 
-/* For `count` pairs: p = c2 f2 (w (x - y))^2 + c1 f1 w. */
-INLINE void squared_differences(real *restrict p, real c1, const real *f1, real c2, const real *f2,
-                                const strip_row *s, const real *y, ptrdiff_t count, ptrdiff_t d) {
-    const real *x = s->x, *w = s->w;
-    ptrdiff_t j = 0;
-    if (d <= FLAT_D)
-        for (; j + VL <= count; j += VL) {
-            const vec a = c1 * *(const vec_u *)(f1 + j), b = c2 * *(const vec_u *)(f2 + j);
-            for (int v = 0; v < d; v++) {
-                const vec wv = ((const vec *)w)[v];
-                const vec t = wv * (((const vec *)x)[v] - *(const vec_u *)(y + j * d + v * VL));
-                const vec_i pair = *(const vec_i *)pair_of[d - 1][v];
-                *(vec_u *)(p + j * d + v * VL) = pick(b, pair) * t * t + pick(a, pair) * wv;
-            }
+INLINE void run_gradient(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                         ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    gradient_of(s, s->first, y, v, j0, count, p, d);
+}
+
+/* Hess k = sum_l t_l v_l' + diagonal, v_l = grad a_l on the other side, t_l = sum_k F_kl grad a_k
+ * on the first; what is made of it here are t, v and g, the whole diagonal. */
+INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                            ptrdiff_t count, ptrdiff_t d, int which) {
+    for (ptrdiff_t j = 0, n; j < count; j += n) {
+        const ptrdiff_t e = j * d;
+        n = group(s, count - j, d);
+        for (ptrdiff_t l = 0; l < s->m; l++) {
+            real *tl = s->t + l * s->room + e, *vl = s->v2 + l * s->room + e;
+            put_form(vl, NULL, &s->other[l], y + e, v + e, n, d, 0);
+            for (ptrdiff_t k = 0; k < s->m; k++)
+                put_form(tl, jet2(s, k, l, j0 + j), &s->first[k], y + e, v + e, n, d, k > 0);
+            put_diagonal(s->g + e, tl, vl, s->second[3 * l + which], jet1(s, l, j0 + j),
+                         s->first[l].w, n, d, l > 0);
         }
-    for (; j < count; j++) {
-        const real a = c1 * f1[j], b = c2 * f2[j];
-        KD_ROW(d, p + j * d,
-               b * (AT(w) * (AT(x) - AT(y + j * d))) * (AT(w) * (AT(x) - AT(y + j * d))) +
-                   a * AT(w));
     }
 }
 
-/* f' and f'' of column j. */
-INLINE const real *jet1(const strip_row *s, ptrdiff_t j) { return s->f + KD_STRIP + j; }
-INLINE const real *jet2(const strip_row *s, ptrdiff_t j) { return s->f + 2 * KD_STRIP + j; }
-
-/* What follows are the operations on a run of columns j0 ... j0 + count - 1 with points at y, which
- * write `count` times their entries to p and may spill over. */
-
-static void run_value(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                      real *restrict p, ptrdiff_t d) {
-    (void)y, (void)d;
-    memcpy(p, s->f + j0, (size_t)count * sizeof(real));
-}
-
-/* dk/dx = 2 f' w delta */
-INLINE void run_gradient(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                         real *restrict p, ptrdiff_t d) {
-    scaled_differences(p, 2 * s->sign, jet1(s, j0), s, y, count, d);
-}
-
-/* d2k/dx_a dx_a = 4 f'' (w delta)_a^2 + 2 f' w_a */
-INLINE void run_hessian_diag(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                             real *restrict p, ptrdiff_t d) {
-    squared_differences(p, 2 * s->sign, jet1(s, j0), 4 * s->sign, jet2(s, j0), s, y, count, d);
-}
-
-/* d2k/dx dx' = 4 f'' (w delta)(w delta)' + 2 f' diag(w): rows u_a v, with the diagonal g. */
-INLINE void hessian_vectors(const strip_row *s, const real *y, ptrdiff_t j, ptrdiff_t count,
-                            ptrdiff_t d) {
-    static const real one[BATCH] = {1, 1, 1, 1, 1, 1, 1, 1};
-    scaled_differences(s->v, 1, one, s, y, count, d);
-    scaled_differences(s->u, 4 * s->sign, jet2(s, j), s, y, count, d);
-    squared_differences(s->g, 2 * s->sign, jet1(s, j), 4 * s->sign, jet2(s, j), s, y, count, d);
-}
-
-INLINE void run_hessian_layout(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                               real *restrict p, ptrdiff_t d, int packed) {
+INLINE void run_hessian_diag(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                             ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    const int which = s->call->which;
+    if (s->m == 1 && s->first->cv == 0 && s->other->cv == 0) {
+        put_diagonal_one(p, s->second[which], jet1(s, 0, j0), jet2(s, 0, 0, j0), s->first, s->other,
+                         y, count, d);
+        return;
+    }
     for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
         const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
-        hessian_vectors(s, y + jb * d, j0 + jb, nb, d);
+        hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, which);
+        memcpy(p + jb * d, s->g, (size_t)(nb * d) * sizeof(real));
+    }
+}
+
+/* The product of column t (entry a of each t_l) with all v_l, from dimension b on. */
+INLINE void put_outer(const strip_row *s, real *restrict p, const real *restrict t,
+                      const real *restrict v, ptrdiff_t a, ptrdiff_t b, ptrdiff_t d) {
+    const ptrdiff_t room = s->room;
+    if (s->m == 1) {
+        const real t0 = t[a];
+        KD_ROW(d - b, p, t0 * AT(v + b));
+        return;
+    }
+    {
+        const real t0 = t[a], t1 = t[room + a];
+        KD_ROW(d - b, p, t0 * AT(v + b) + t1 * AT(v + room + b));
+    }
+    for (ptrdiff_t l = 2; l < s->m; l++) {
+        const real tl = t[l * room + a];
+        KD_ROW(d - b, p, AT(p) + tl * AT(v + l * room + b));
+    }
+}
+
+INLINE void run_hessian_layout(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                               ptrdiff_t count, real *restrict p, ptrdiff_t d, int packed) {
+    for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
+        const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
+        hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, s->call->which);
         for (ptrdiff_t j = 0; j < nb; j++) {
-            const real *restrict u = s->u + j * d, *restrict v = s->v + j * d;
             const real *restrict g = s->g + j * d;
             for (ptrdiff_t a = 0; a < d; a++) {
                 const ptrdiff_t b = packed ? a : 0;
-                KD_ROW(d - b, p, u[a] * AT(v + b));
+                put_outer(s, p, s->t + j * d, s->v2 + j * d, a, b, d);
                 p[a - b] = g[a];
                 p += d - b;
             }
@@ -373,48 +535,31 @@ INLINE void run_hessian_layout(const strip_row *s, const real *y, ptrdiff_t j0, 
     }
 }
 
-INLINE void run_hessian(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                        real *restrict p, ptrdiff_t d) {
-    run_hessian_layout(s, y, j0, count, p, d, 0);
+INLINE void run_hessian(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                        ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    run_hessian_layout(s, y, v, j0, count, p, d, 0);
 }
 
-INLINE void run_hessian_packed(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count,
-                               real *p, ptrdiff_t d) {
-    run_hessian_layout(s, y, j0, count, p, d, 1);
+INLINE void run_hessian_packed(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
+                               ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+    run_hessian_layout(s, y, v, j0, count, p, d, 1);
 }
 
 /* Each operation once more for the dimensions that people use most, as constants. */
-#define KD_BY_DIM(name)                                                                         \
-    static void name##_by_dim(const strip_row *s, const real *y, ptrdiff_t j0, ptrdiff_t count, \
-                              real *p, ptrdiff_t d) {                                           \
-        switch (d) {                                                                            \
-        case 1:                                                                                 \
-            name(s, y, j0, count, p, 1);                                                        \
-            break;                                                                              \
-        case 2:                                                                                 \
-            name(s, y, j0, count, p, 2);                                                        \
-            break;                                                                              \
-        case 3:                                                                                 \
-            name(s, y, j0, count, p, 3);                                                        \
-            break;                                                                              \
-        case 4:                                                                                 \
-            name(s, y, j0, count, p, 4);                                                        \
-            break;                                                                              \
-        case 5:                                                                                 \
-            name(s, y, j0, count, p, 5);                                                        \
-            break;                                                                              \
-        case 6:                                                                                 \
-            name(s, y, j0, count, p, 6);                                                        \
-            break;                                                                              \
-        case 8:                                                                                 \
-            name(s, y, j0, count, p, 8);                                                        \
-            break;                                                                              \
-        case 10:                                                                                \
-            name(s, y, j0, count, p, 10);                                                       \
-            break;                                                                              \
-        default:                                                                                \
-            name(s, y, j0, count, p, d);                                                        \
-        }                                                                                       \
+#define KD_BY_DIM(name)                                                                     \
+    static void name##_by_dim(const strip_row *s, const real *y, const real *v,             \
+                              ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t d) { \
+        switch (d) {                                                                        \
+        case 1: name(s, y, v, j0, count, p, 1); break;                                      \
+        case 2: name(s, y, v, j0, count, p, 2); break;                                      \
+        case 3: name(s, y, v, j0, count, p, 3); break;                                      \
+        case 4: name(s, y, v, j0, count, p, 4); break;                                      \
+        case 5: name(s, y, v, j0, count, p, 5); break;                                      \
+        case 6: name(s, y, v, j0, count, p, 6); break;                                      \
+        case 8: name(s, y, v, j0, count, p, 8); break;                                      \
+        case 10: name(s, y, v, j0, count, p, 10); break;                                    \
+        default: name(s, y, v, j0, count, p, d);                                            \
+        }                                                                                   \
     }
 
 KD_BY_DIM(run_gradient)
@@ -424,7 +569,8 @@ KD_BY_DIM(run_hessian_packed)
 
 /* THE list of operations: what writes a run of columns, and the entries of a pair. */
 static const struct {
-    void (*run)(const strip_row *, const real *, ptrdiff_t, ptrdiff_t, real *, ptrdiff_t);
+    void (*run)(const strip_row *, const real *, const real *, ptrdiff_t, ptrdiff_t,
+                real *restrict, ptrdiff_t);
     int matrix; /* entries: 0 a number, 1 a vector, 2 a matrix, 3 its upper triangle */
 } operations[KD_N_TENSORS] = {
     [KD_VALUE] = {run_value, 0},
@@ -436,68 +582,396 @@ static const struct {
 
 static ptrdiff_t entries(int32_t tensor, ptrdiff_t d) {
     switch (operations[tensor].matrix) {
-    case 0:
-        return 1;
-    case 1:
-        return d;
-    case 2:
-        return d * d;
-    default:
-        return d * (d + 1) / 2;
+    case 0: return 1;
+    case 1: return d;
+    case 2: return d * d;
+    default: return d * (d + 1) / 2;
     }
 }
 
+/* ----------------------------------------------------- where derivatives do not exist --- */
+
+/* Whether a derivative in `order` dimensions, of which dims[0 .. order - 1] are named, does not
+ * exist at a pair whose invariant is zero.  Only dimensions that the rough part sees count. */
+INLINE int does_not_exist(const kd_rough *q, int order, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c,
+                          ptrdiff_t e) {
+    const ptrdiff_t dims[4] = {a, b, c, e};
+    int seen = q->already;
+    for (int k = 0; k < order; k++) seen += q->seen[dims[k]] != 0;
+    return seen >= q->limit;
+}
+
+/* Marks the entries of a run of a tensor that do not exist. */
+static void mark_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, real *p) {
+    const ptrdiff_t d = s->d, size = entries(s->call->tensor, d);
+    const int matrix = operations[s->call->tensor].matrix;
+    const int order = matrix == 0 ? 0 : s->call->tensor == KD_GRADIENT ? 1 : 2;
+    for (int32_t r = 0; r < s->call->n_rough; r++) {
+        const kd_rough *q = &s->call->rough[r];
+        const real *inv = s->bufs + q->inv * s->stride + j0;
+        for (ptrdiff_t j = 0; j < count; j++) {
+            if (inv[j] != 0) continue;
+            real *pj = p + j * size;
+            if (matrix <= 1) {
+                for (ptrdiff_t a = 0; a < size; a++)
+                    if (does_not_exist(q, order, a, a, 0, 0)) pj[a] = (real)NAN;
+            } else {
+                for (ptrdiff_t a = 0; a < d; a++)
+                    for (ptrdiff_t b = matrix == 3 ? a : 0; b < d; b++, pj++)
+                        if (does_not_exist(q, 2, a, b, 0, 0)) *pj = (real)NAN;
+            }
+        }
+    }
+}
+
+/* ----------------------------------------------------------------------- dense tensors --- */
+
 /* A vector longer than the sink, in pieces; each piece as the pair of points cut to it. */
-static void put_long_vector(const strip_row *s, const real *y, ptrdiff_t j, sink *k,
-                            int32_t tensor) {
+static void put_long_vector(const strip_row *s, const real *y, const real *v, ptrdiff_t j,
+                            sink *k) {
+    form first[KD_MAX_INV], other[KD_MAX_INV];
     for (ptrdiff_t e = 0; e < s->d; e += SINK / 2) {
         const ptrdiff_t len = s->d - e < SINK / 2 ? s->d - e : SINK / 2;
         strip_row piece = *s;
-        piece.x += e, piece.w += e, piece.d = len;
-        operations[tensor].run(&piece, y + e, j, 1, sink_room(k, len), len);
-        k->fill += len;
-    }
-}
-
-/* A vector times a number, in pieces. */
-static void put_scaled(sink *k, real c, const real *v, ptrdiff_t n) {
-    for (ptrdiff_t e0 = 0; e0 < n; e0 += SINK / 2) {
-        const ptrdiff_t len = n - e0 < SINK / 2 ? n - e0 : SINK / 2;
+        for (ptrdiff_t l = 0; l < s->m; l++) {
+            first[l] = s->first[l], other[l] = s->other[l];
+            first[l].base += e, first[l].w += e, other[l].base += e, other[l].w += e;
+        }
+        piece.first = first, piece.other = other, piece.d = len;
         real *p = sink_room(k, len);
-        KD_ROW(len, p, c * AT(v + e0));
+        operations[s->call->tensor].run(&piece, y + e, v + e, j, 1, p, len);
         k->fill += len;
     }
 }
 
-/* A matrix larger than the sink, row by row. */
-static void put_long_matrix(const strip_row *s, const real *y, ptrdiff_t j, sink *k, int packed) {
-    hessian_vectors(s, y, j, 1, s->d);
-    for (ptrdiff_t a = 0; a < s->d; a++) {
-        const ptrdiff_t b = packed ? a : 0;
-        put_scaled(k, s->u[a], s->v + b, a - b);
-        *sink_room(k, 1) = s->g[a];
-        k->fill++;
-        put_scaled(k, s->u[a], s->v + a + 1, s->d - a - 1);
-    }
+/* A matrix larger than the sink, row by row, and these in pieces. */
+static void put_long_matrix(const strip_row *s, const real *y, const real *v, ptrdiff_t j, sink *k,
+                            int packed) {
+    const ptrdiff_t d = s->d;
+    hessian_vectors(s, y, v, j, 1, d, s->call->which);
+    for (ptrdiff_t a = 0; a < d; a++)
+        for (ptrdiff_t b = packed ? a : 0, end; b < d; b = end) {
+            end = d - b < SINK / 2 ? d : b + SINK / 2;
+            real *p = sink_room(k, end - b);
+            put_outer(s, p, s->t, s->v2, a, b, end);
+            if (b <= a && a < end) p[a - b] = s->g[a];
+            k->fill += end - b;
+        }
 }
 
 /* The row's entries, in runs that fit the sink.  The last point of all is read from a padded copy,
  * as vectors may reach beyond it. */
-static void put_row(const strip_row *s, sink *k, int32_t tensor) {
+static void put_row(const strip_row *s, sink *k, real *dst) {
+    const int32_t tensor = s->call->tensor;
     const ptrdiff_t size = entries(tensor, s->d), most = size ? SINK / 2 / size : s->count;
+    sink_begin(k, dst);
     for (ptrdiff_t j = 0, count; j < s->count; j += count) {
         const real *y = j == s->last ? s->y_last : s->y + j * s->d;
+        const real *v = j == s->last ? s->v_last : s->v + j * s->d;
         count = j == s->last || s->last < 0 ? s->count - j : s->last - j;
         if (most) {
             if (count > most) count = most;
-            operations[tensor].run(s, y, j, count, sink_room(k, count * size), s->d);
+            real *p = sink_room(k, count * size);
+            operations[tensor].run(s, y, v, j, count, p, s->d);
+            if (s->call->n_rough) mark_run(s, j, count, p);
             k->fill += count * size;
         } else {
             count = 1;
             if (operations[tensor].matrix == 1)
-                put_long_vector(s, y, j, k, tensor);
+                put_long_vector(s, y, v, j, k);
             else
-                put_long_matrix(s, y, j, k, operations[tensor].matrix == 3);
+                put_long_matrix(s, y, v, j, k, operations[tensor].matrix == 3);
+            if (s->call->n_rough) {
+                sink_flush(k, 1); /* it went in pieces, and is in memory already */
+                stream_end(k->stream);
+                mark_run(s, j, 1, dst + j * size);
+            }
+        }
+    }
+    sink_flush(k, 1);
+}
+
+/* ------------------------------------------------------------- covariances: fast blocks --- */
+
+/* Functionals of a side, as bits: what stands in the block of a pair, in this order. */
+enum { HAS_VALUE = 1, HAS_GRADIENT = 2, HAS_HESSIAN = 4 };
+
+static ptrdiff_t components(int32_t parts, ptrdiff_t d) {
+    return (parts & HAS_VALUE ? 1 : 0) + (parts & HAS_GRADIENT ? d : 0) +
+           (parts & HAS_HESSIAN ? d * d : 0);
+}
+
+/* Where rows of the matrix of blocks go: the block row of x_i begins at out + i * rows * ld. */
+typedef struct {
+    real *out; /* entry of the first row component of x_i and the first column of the strip row */
+    ptrdiff_t ld;
+    ptrdiff_t skip; /* columns at its beginning that are left out: 1 if only the triangle counts */
+} block_row;
+
+static void mark_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
+                       real *p);
+
+/* Values and gradients on both sides.  For a run of columns the vectors of all pairs are made
+ * first, then each row of the blocks is written in one go. */
+INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const real *y,
+                      const real *v, ptrdiff_t j0, ptrdiff_t count, ptrdiff_t d) {
+    const int32_t rows = s->call->rows, cols = s->call->cols;
+    const ptrdiff_t size = components(cols, d), cg = cols & HAS_VALUE ? 1 : 0;
+    const ptrdiff_t n_rows = components(rows, d);
+    real *const gx = s->gx, *const gy = s->gy;
+    if ((rows & HAS_GRADIENT) && (cols & HAS_GRADIENT))
+        hessian_vectors(s, y, v, j0, count, d, KD_XY);
+    if ((rows & HAS_GRADIENT) && (cols & HAS_VALUE))
+        gradient_of(s, s->first, y, v, j0, count, gx, d);
+    if ((rows & HAS_VALUE) && (cols & HAS_GRADIENT))
+        gradient_of(s, s->other, y, v, j0, count, gy, d);
+    const real *f0 = jet0(s, j0);
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const ptrdiff_t a = r - (rows & HAS_VALUE ? 1 : 0);
+        const ptrdiff_t skip = to->skip && j0 == 0 ? r : 0;
+        sink_begin(k, to->out + r * to->ld + j0 * size + skip);
+        real *p = sink_room(k, count * size);
+        if (a < 0) {
+            for (ptrdiff_t j = 0; j < count; j++) {
+                if (cols & HAS_GRADIENT) KD_ROW(d, p + j * size + cg, AT(gy + j * d));
+                if (cg) p[j * size] = f0[j];
+            }
+        } else {
+            for (ptrdiff_t j = 0; j < count; j++) {
+                real *pj = p + j * size;
+                if (cols & HAS_GRADIENT) {
+                    put_outer(s, pj + cg, s->t + j * d, s->v2 + j * d, a, 0, d);
+                    pj[cg + a] = s->g[j * d + a];
+                }
+                if (cg) pj[0] = gx[j * d + a];
+            }
+        }
+        if (s->call->n_rough)
+            for (ptrdiff_t j = 0; j < count; j++)
+                mark_block(s, j0 + j, a < 0 ? 0 : 1, a, a, p + j * size);
+        k->fill = count * size - skip;
+        if (skip) memmove(p, p + skip, (size_t)k->fill * sizeof(real));
+        sink_flush(k, 1);
+    }
+}
+
+static void run_block_by_dim(const strip_row *s, sink *k, const block_row *to, const real *y,
+                             const real *v, ptrdiff_t j0, ptrdiff_t count) {
+    switch (s->d) {
+    case 1: run_block(s, k, to, y, v, j0, count, 1); break;
+    case 2: run_block(s, k, to, y, v, j0, count, 2); break;
+    case 3: run_block(s, k, to, y, v, j0, count, 3); break;
+    case 4: run_block(s, k, to, y, v, j0, count, 4); break;
+    case 5: run_block(s, k, to, y, v, j0, count, 5); break;
+    case 10: run_block(s, k, to, y, v, j0, count, 10); break;
+    default: run_block(s, k, to, y, v, j0, count, s->d);
+    }
+}
+
+/* ---------------------------------------------------------- covariances: general blocks --- */
+
+/* The general case, Hessians included, in two steps.  Applying one component of the row's
+ * functional, 1, d/dx_a or d2/dx_a dx_b, to F(a_1(x, y), ...) gives a function of y whose own
+ * derivatives with respect to y are
+ *
+ *     value       g0
+ *     gradient    sum_n g1_n U_n + h0 e                                         U_n = grad_y a_n
+ *     Hessian     sum_nk g2_nk U_n U_k' + sum_n g1_n diag(a_n,yy)
+ *                 + sum (e h' + h e') + z (e_a e_b' + e_b e_a'),       h = sum_n h1_n U_n
+ *
+ * with the unit vectors e of a and b, where invariants couple x_a to y_a.  All of it follows from
+ * the chain rule and from invariants being quadratic. */
+typedef struct {
+    real g0, g1[KD_MAX_INV], g2[KD_MAX_INV * KD_MAX_INV];
+    int n_h;
+    ptrdiff_t at[2];
+    real h0[2], h1[2][KD_MAX_INV];
+    real z;
+} applied;
+
+/* Index of F, F_l, F_lk, F_lkn, F_lkno in the table of jets. */
+INLINE ptrdiff_t jet_base(int order, ptrdiff_t m) {
+    ptrdiff_t base = 0, power = 1;
+    for (int q = 0; q < order; q++) base += power, power *= m;
+    return base;
+}
+
+/* ux[l * room + a]: gradients of the invariants; f: all jets of the pair. */
+static void apply_row(const strip_row *s, const real *f, const real *ux, int order, ptrdiff_t a,
+                      ptrdiff_t b, int col_order, applied *r) {
+    const ptrdiff_t m = s->m, room = s->room;
+    const real *f1 = f + 1, *f2 = f + jet_base(2, m), *f3 = f + jet_base(3, m);
+    const real *f4 = f + jet_base(4, m);
+#define W(l, e) (s->first[l].w[e])
+#define S(l, which) (s->second[3 * (l) + (which)])
+    memset(r, 0, sizeof *r);
+    if (order == 0) {
+        r->g0 = f[0];
+        if (col_order >= 1) memcpy(r->g1, f1, (size_t)m * sizeof(real));
+        if (col_order >= 2) memcpy(r->g2, f2, (size_t)(m * m) * sizeof(real));
+    } else if (order == 1) {
+        r->n_h = 1;
+        r->at[0] = a;
+        for (ptrdiff_t l = 0; l < m; l++) {
+            const real ul = ux[l * room + a], xy = S(l, KD_XY) * W(l, a);
+            r->g0 += f1[l] * ul;
+            r->h0[0] += f1[l] * xy;
+            if (col_order >= 1)
+                for (ptrdiff_t n = 0; n < m; n++) r->g1[n] += f2[l * m + n] * ul;
+            if (col_order >= 2)
+                for (ptrdiff_t n = 0; n < m; n++) {
+                    r->h1[0][n] += f2[l * m + n] * xy;
+                    for (ptrdiff_t o = 0; o < m; o++)
+                        r->g2[n * m + o] += f3[(l * m + n) * m + o] * ul;
+                }
+        }
+    } else {
+        r->n_h = 2;
+        r->at[0] = a, r->at[1] = b;
+        for (ptrdiff_t l = 0; l < m; l++) {
+            const real xx = a == b ? S(l, KD_XX) * W(l, a) : 0;
+            r->g0 += f1[l] * xx;
+            if (col_order >= 1)
+                for (ptrdiff_t n = 0; n < m; n++) r->g1[n] += f2[l * m + n] * xx;
+            if (col_order >= 2)
+                for (ptrdiff_t n = 0; n < m * m; n++) r->g2[n] += f3[l * m * m + n] * xx;
+            for (ptrdiff_t k = 0; k < m; k++) {
+                const real ua = ux[k * room + a], ub = ux[k * room + b];
+                const real uu = ux[l * room + a] * ub;
+                const real xa = S(l, KD_XY) * W(l, a), xb = S(l, KD_XY) * W(l, b);
+                const ptrdiff_t lk = l * m + k;
+                r->g0 += f2[lk] * uu;
+                r->h0[0] += f2[lk] * xa * ub;
+                r->h0[1] += f2[lk] * xb * ua;
+                r->z += f2[lk] * xa * (S(k, KD_XY) * W(k, b));
+                if (col_order >= 1)
+                    for (ptrdiff_t n = 0; n < m; n++) r->g1[n] += f3[lk * m + n] * uu;
+                if (col_order >= 2)
+                    for (ptrdiff_t n = 0; n < m; n++) {
+                        r->h1[0][n] += f3[lk * m + n] * xa * ub;
+                        r->h1[1][n] += f3[lk * m + n] * xb * ua;
+                        for (ptrdiff_t o = 0; o < m; o++)
+                            r->g2[n * m + o] += f4[(lk * m + n) * m + o] * uu;
+                    }
+            }
+        }
+    }
+}
+
+/* The entries of a row of a block; uy[n * room + c]: gradients of the invariants. */
+static void put_applied(const strip_row *s, const applied *r, const real *uy, int32_t cols,
+                        real *p) {
+    const ptrdiff_t m = s->m, room = s->room, d = s->d;
+    if (cols & HAS_VALUE) *p++ = r->g0;
+    if (cols & HAS_GRADIENT) {
+        for (ptrdiff_t c = 0; c < d; c++) p[c] = 0;
+        for (ptrdiff_t n = 0; n < m; n++)
+            for (ptrdiff_t c = 0; c < d; c++) p[c] += r->g1[n] * uy[n * room + c];
+        for (int h = 0; h < r->n_h; h++) p[r->at[h]] += r->h0[h];
+        p += d;
+    }
+    if (cols & HAS_HESSIAN) {
+        for (ptrdiff_t c = 0; c < d; c++) {
+            real *pc = p + c * d;
+            for (ptrdiff_t e = 0; e < d; e++) pc[e] = 0;
+            for (ptrdiff_t n = 0; n < m; n++) {
+                real left = 0;
+                for (ptrdiff_t k = 0; k < m; k++) left += r->g2[k * m + n] * uy[k * room + c];
+                for (ptrdiff_t e = 0; e < d; e++) pc[e] += left * uy[n * room + e];
+                pc[c] += r->g1[n] * S(n, KD_YY) * W(n, c);
+            }
+        }
+        for (int h = 0; h < r->n_h; h++)
+            for (ptrdiff_t n = 0; n < m; n++)
+                for (ptrdiff_t c = 0; c < d; c++) {
+                    const real hc = r->h1[h][n] * uy[n * room + c];
+                    p[r->at[h] * d + c] += hc;
+                    p[c * d + r->at[h]] += hc;
+                }
+        if (r->n_h == 2) {
+            p[r->at[0] * d + r->at[1]] += r->z;
+            p[r->at[1] * d + r->at[0]] += r->z;
+        }
+    }
+}
+#undef W
+#undef S
+
+static void general_block(const strip_row *s, const block_row *to, const real *y, const real *v,
+                          ptrdiff_t j) {
+    const ptrdiff_t d = s->d, m = s->m;
+    const int32_t rows = s->call->rows, cols = s->call->cols;
+    const ptrdiff_t size = components(cols, d), n_rows = components(rows, d);
+    const int row_order = rows & HAS_HESSIAN ? 2 : rows & HAS_GRADIENT ? 1 : 0;
+    const int col_order = cols & HAS_HESSIAN ? 2 : cols & HAS_GRADIENT ? 1 : 0;
+    const ptrdiff_t n_jets = jet_base(row_order + col_order + 1, m);
+    real *f = s->scratch + size;
+    for (ptrdiff_t q = 0; q < n_jets; q++) f[q] = s->bufs[s->jet[q] * s->stride + j];
+    for (ptrdiff_t l = 0; l < m; l++) {
+        put_form(s->t + l * s->room, NULL, &s->first[l], y, v, 1, d, 0);
+        put_form(s->v2 + l * s->room, NULL, &s->other[l], y, v, 1, d, 0);
+    }
+    applied r;
+    for (ptrdiff_t row = 0; row < n_rows; row++) {
+        ptrdiff_t e = row - (rows & HAS_VALUE ? 1 : 0), a = 0, b = 0;
+        int order = 0;
+        if (e >= 0 && (rows & HAS_GRADIENT)) {
+            if (e < d) order = 1, a = b = e;
+            e -= d;
+        }
+        if (e >= 0 && (rows & HAS_HESSIAN)) order = 2, a = e / d, b = e % d;
+        apply_row(s, f, s->t, order, a, b, col_order, &r);
+        put_applied(s, &r, s->v2, cols, s->scratch);
+        if (s->call->n_rough) mark_block(s, j, order, a, b, s->scratch);
+        const ptrdiff_t skip = to->skip && j == 0 ? row : 0;
+        memcpy(to->out + row * to->ld + j * size + skip, s->scratch + skip,
+               (size_t)(size - skip) * sizeof(real));
+    }
+}
+
+/* Marks the entries of a row of a block that do not exist. */
+static void mark_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
+                       real *p) {
+    const ptrdiff_t d = s->d;
+    const int32_t cols = s->call->cols;
+    for (int32_t r = 0; r < s->call->n_rough; r++) {
+        const kd_rough *q = &s->call->rough[r];
+        if (s->bufs[q->inv * s->stride + j] != 0) continue;
+        real *pj = p;
+        const int n = row_order;
+        const ptrdiff_t x[2] = {ra, rb};
+        if (cols & HAS_VALUE) {
+            if (does_not_exist(q, n, x[0], x[1], 0, 0)) *pj = (real)NAN;
+            pj++;
+        }
+        if (cols & HAS_GRADIENT)
+            for (ptrdiff_t c = 0; c < d; c++, pj++)
+                if (does_not_exist(q, n + 1, n > 0 ? x[0] : c, n > 1 ? x[1] : c, c, 0))
+                    *pj = (real)NAN;
+        if (cols & HAS_HESSIAN)
+            for (ptrdiff_t c = 0; c < d; c++)
+                for (ptrdiff_t e = 0; e < d; e++, pj++)
+                    if (does_not_exist(q, n + 2, n > 0 ? x[0] : c, n > 1 ? x[1] : n == 1 ? c : e,
+                                       n == 2 ? c : e, e))
+                        *pj = (real)NAN;
+    }
+}
+
+/* A row of a strip of blocks. */
+static void put_blocks(const strip_row *s, sink *k, const block_row *to) {
+    const int32_t parts = s->call->rows | s->call->cols;
+    const ptrdiff_t d = s->d, size = components(s->call->cols, d);
+    const int fast = !(parts & HAS_HESSIAN) && d <= BATCH_D;
+    for (ptrdiff_t j = 0, count; j < s->count; j += count) {
+        const real *y = j == s->last ? s->y_last : s->y + j * d;
+        const real *v = j == s->last ? s->v_last : s->v + j * d;
+        count = j == s->last || s->last < 0 ? s->count - j : s->last - j;
+        if (fast) {
+            if (count > SINK / 4 / size) count = SINK / 4 / size;
+            run_block_by_dim(s, k, to, y, v, j, count);
+        } else {
+            count = 1;
+            general_block(s, to, y, v, j);
         }
     }
 }
@@ -508,56 +982,140 @@ static ptrdiff_t padded(ptrdiff_t d) { return (d + PAD - 1) / PAD * PAD + PAD; }
 
 /* Room for the vectors of a batch.  Only points of few dimensions come in batches of many. */
 static ptrdiff_t batch_room(ptrdiff_t d) {
-    return ((d <= BATCH_D ? BATCH : 1) * d + 2 * PAD) / PAD * PAD;
+    const ptrdiff_t most = BATCH * d > SINK / 4 ? BATCH * d : SINK / 4;
+    return ((d <= BATCH_D ? most : d) + 2 * PAD) / PAD * PAD;
 }
 
-static size_t work_bytes(const kd_program *prog, ptrdiff_t d) {
-    return sizeof(real) * ((size_t)prog->n_buf * KD_STRIP + 2 * (size_t)padded(d) +
-                           3 * (size_t)batch_room(d) + SINK + SINK / 2 + LINE + PAD);
+/* Columns of a strip: fewer where a program has many buffers, so that they stay in cache. */
+static ptrdiff_t strip_columns(const kd_program *prog) {
+    ptrdiff_t cols = COLS;
+    while (cols > PANEL && prog->n_buf * KD_ROWS * cols * (ptrdiff_t)sizeof(real) > STRIP_BYTES)
+        cols /= 2;
+    return cols;
+}
+
+/* Elements of workspace, part by part. */
+static size_t work_bytes(const kd_call *c) {
+    const ptrdiff_t d = c->d, m = c->prog->n_inv;
+    const ptrdiff_t size = c->blocks ? components(c->cols, d) : 0;
+    const ptrdiff_t strip = c->prog->n_buf * KD_ROWS * strip_columns(c->prog);
+    const ptrdiff_t scratch = size + (c->blocks ? jet_base(c->prog->order + 1, m) : 0) + PAD;
+    return sizeof(real) * (size_t)(strip + 3 * m * padded(d) + (2 * m + 3) * batch_room(d) +
+                                   (scratch + PAD) / PAD * PAD + SINK + SINK / 2 + LINE + PAD);
 }
 
 /* A vector, once, or as often as the flat loops over small dimensions want it. */
-static void repeat(const real *x, ptrdiff_t d, real *out) {
+static void repeat(const real *x, real c, const real *u, real cu, ptrdiff_t d, real *out) {
     const ptrdiff_t n = d <= FLAT_D ? d * VL : d;
-    for (ptrdiff_t e = 0; e < n; e += d) memcpy(out + e, x, (size_t)d * sizeof(real));
+    for (ptrdiff_t e = 0; e < d; e++) out[e] = c * x[e] + (cu != 0 ? cu * u[e] : 0);
+    for (ptrdiff_t e = d; e < n; e += d) memcpy(out + e, out, (size_t)d * sizeof(real));
 }
 
 static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
                    void *work) {
-    const ptrdiff_t d = c->d, dp = padded(d), size = entries(c->tensor, d);
-    const real *x = c->x, *y = c->y, *panels = c->panels, *w = c->weights;
+    const kd_program *prog = c->prog;
+    const ptrdiff_t d = c->d, dp = padded(d), m = prog->n_inv, room = batch_room(d);
+    const ptrdiff_t strip_cols = strip_columns(prog), stride = KD_ROWS * strip_cols;
+    const real *x = c->x, *y = c->y, *u = c->u, *v = c->v, *w = c->weights;
+    const real *panels = c->panels, *v_panels = c->v_panels;
     real *bufs = work;
-    real *xi = bufs + (ptrdiff_t)c->prog->n_buf * KD_STRIP, *wi = xi + dp;
-    real *u = wi + dp, *v = u + batch_room(d);
-    real *g = v + batch_room(d);
-    strip_row s = {.x = xi, .w = wi, .y_last = c->y_last, .d = d, .u = u, .v = v, .g = g};
-    sink k = {.buf = g + batch_room(d), .stream = c->stream};
-    s.sign = c->mixed ? -1 : 1;
-    repeat(w, d, wi);
-    for (ptrdiff_t jb = j0 - j0 % PANEL; jb < j1; jb += COLS) {
-        const ptrdiff_t je = jb + COLS < j1 ? jb + COLS : j1, jf = jb > j0 ? jb : j0;
+    real *base = bufs + prog->n_buf * stride; /* for each invariant: two bases and the weights */
+    strip_row s = {.y_last = c->y_last, .v_last = c->v_last, .call = c, .jet = prog->jet};
+    s.d = d, s.m = m, s.stride = stride, s.room = room;
+    s.t = base + 3 * m * dp, s.v2 = s.t + m * room, s.g = s.v2 + m * room;
+    s.gx = s.g + room, s.gy = s.gx + room;
+    sink k = {.buf = s.gy + room, .stream = c->stream};
+    s.scratch = k.buf + SINK + SINK / 2 + LINE;
+    form forms[2][KD_MAX_INV];
+    real second[3 * KD_MAX_INV], cx[2][KD_MAX_INV], cu[2][KD_MAX_INV];
+    for (ptrdiff_t l = 0; l < m; l++) {
+        const double *p = prog->inv[l].left, *q = prog->inv[l].right;
+        real *wl = base + (3 * l + 2) * dp;
+        repeat(w + l * dp, 1, w, 0, d, wl);
+        for (int side = 0; side < 2; side++) {
+            /* The derivative of L R with respect to x (or y) is p_x R + q_x L. */
+            const double pl = side ? p[KD_Y] : p[KD_X], ql = side ? q[KD_Y] : q[KD_X];
+            forms[side][l].base = base + (3 * l + side) * dp;
+            forms[side][l].w = wl;
+            cx[side][l] = (real)(pl * q[KD_X] + ql * p[KD_X]);
+            cu[side][l] = (real)(pl * q[KD_U] + ql * p[KD_U]);
+            forms[side][l].cy = (real)(pl * q[KD_Y] + ql * p[KD_Y]);
+            forms[side][l].cv = (real)(pl * q[KD_V] + ql * p[KD_V]);
+        }
+        second[3 * l + KD_XX] = (real)(2 * p[KD_X] * q[KD_X]);
+        second[3 * l + KD_XY] = (real)(p[KD_X] * q[KD_Y] + p[KD_Y] * q[KD_X]);
+        second[3 * l + KD_YY] = (real)(2 * p[KD_Y] * q[KD_Y]);
+    }
+    s.second = second;
+    s.first = forms[c->first_y], s.other = forms[c->other_y];
+    const ptrdiff_t size = c->blocks ? components(c->cols, d) : entries(c->tensor, d);
+    for (ptrdiff_t jb = j0 - j0 % PANEL; jb < j1; jb += strip_cols) {
+        const ptrdiff_t je = jb + strip_cols < j1 ? jb + strip_cols : j1, jf = jb > j0 ? jb : j0;
         const ptrdiff_t np = (je - jb + PANEL - 1) / PANEL, ld = np * PANEL;
         for (ptrdiff_t i = i0; i < i1; i += KD_ROWS) {
             const ptrdiff_t rows = i1 - i < KD_ROWS ? i1 - i : KD_ROWS;
-            const real *xr[KD_ROWS];
-            for (ptrdiff_t r = 0; r < KD_ROWS; r++) xr[r] = x + (i + (r < rows ? r : rows - 1)) * d;
-            for (int32_t l = 0; l < c->prog->n_inv; l++)
-                invariant(&c->prog->inv[l], xr, panels + jb * d, np, d, w + l * dp,
-                          bufs + (ptrdiff_t)l * KD_STRIP, ld);
-            run_program(c->prog, bufs, rows * ld);
-            s.y = y + jf * d;
-            s.count = je - jf;
-            s.last = je == c->m ? s.count - 1 : -1;
+            if (c->lower && je <= i) break; /* nothing from here on down is in the triangle */
+            const real *xr[KD_ROWS], *ur[KD_ROWS];
+            for (ptrdiff_t r = 0; r < KD_ROWS; r++) {
+                xr[r] = x + (i + (r < rows ? r : rows - 1)) * d;
+                ur[r] = u + (i + (r < rows ? r : rows - 1)) * d;
+            }
+            for (ptrdiff_t l = 0; l < m; l++) {
+                const kd_invariant *inv = &prog->inv[l];
+                const real *wl = w + l * dp, *pb = panels + jb * d;
+                real *out = bufs + l * stride;
+                switch (inv->kind * 2 + inv->plain) {
+                case KD_SQDIST * 2: invariant_body(xr, pb, np, d, wl, 0, 0, out, ld); break;
+                case KD_SQDIST * 2 + 1: invariant_body(xr, pb, np, d, wl, 0, 1, out, ld); break;
+                case KD_DOT * 2: invariant_body(xr, pb, np, d, wl, 1, 0, out, ld); break;
+                case KD_DOT * 2 + 1: invariant_body(xr, pb, np, d, wl, 1, 1, out, ld); break;
+                default:
+                    invariant_bilinear(inv, xr, ur, pb, v_panels + jb * d, np, d, wl, out, ld);
+                }
+            }
+            run_program(prog, bufs, stride, rows * ld);
             for (ptrdiff_t r = 0; r < rows; r++) {
-                repeat(xr[r], d, xi);
-                s.f = bufs + (ptrdiff_t)c->prog->jet * KD_STRIP + r * ld + (jf - jb);
-                sink_begin(&k, (real *)c->out + ((i + r) * c->m + jf) * size);
-                put_row(&s, &k, c->tensor);
-                sink_flush(&k, 1);
+                const ptrdiff_t from = c->lower && i + r > jf ? i + r : jf;
+                if (from >= je) break;
+                for (ptrdiff_t l = 0; l < m; l++)
+                    for (int side = 0; side < 2; side++)
+                        repeat(xr[r], cx[side][l], ur[r], cu[side][l], d,
+                               base + (3 * l + side) * dp);
+                s.y = y + from * d;
+                s.v = v + from * d;
+                s.count = je - from;
+                s.last = je == c->m ? s.count - 1 : -1;
+                s.bufs = bufs + r * ld + (from - jb);
+                real *out = (real *)c->out;
+                if (c->blocks) {
+                    const block_row to = {
+                        out + (i + r) * components(c->rows, d) * c->ld + from * size, c->ld,
+                        c->lower && from == i + r};
+                    put_blocks(&s, &k, &to);
+                } else {
+                    put_row(&s, &k, out + ((i + r) * c->m + from) * size);
+                }
             }
         }
     }
     stream_end(c->stream);
+}
+
+/* Only the jets: for n sets of invariants, a[l * n + i], all derivatives out[q * n + i]. */
+static void jets(const kd_program *prog, const void *a_, ptrdiff_t n, void *out_, void *work) {
+    const real *a = a_;
+    real *out = out_, *bufs = work;
+    const ptrdiff_t stride = KD_ROWS * strip_columns(prog);
+    const ptrdiff_t n_jets = jet_base(prog->order + 1, prog->n_inv);
+    for (ptrdiff_t i0 = 0; i0 < n; i0 += stride) {
+        const ptrdiff_t len = n - i0 < stride ? n - i0 : stride;
+        for (ptrdiff_t l = 0; l < prog->n_inv; l++)
+            for (ptrdiff_t i = 0; i < stride; i++)
+                bufs[l * stride + i] = a[l * n + i0 + (i < len ? i : len - 1)];
+        run_program(prog, bufs, stride, (len + PANEL - 1) / PANEL * PANEL);
+        for (ptrdiff_t q = 0; q < n_jets; q++)
+            memcpy(out + q * n + i0, bufs + prog->jet[q] * stride, (size_t)len * sizeof(real));
+    }
 }
 
 static void widen(const double *weights, ptrdiff_t d, void *out) {
@@ -583,6 +1141,16 @@ enum { KBLOCK = 512 }; /* units of a basis handled at once */
 static size_t tanh_work_bytes(ptrdiff_t d, ptrdiff_t k) {
     (void)d, (void)k;
     return sizeof(real) * (3 * (KBLOCK + PAD) + SINK + SINK / 2 + LINE + PAD);
+}
+
+/* A vector times a number, in pieces that fit the sink. */
+static void put_scaled(sink *k, real c, const real *v, ptrdiff_t n) {
+    for (ptrdiff_t e0 = 0; e0 < n; e0 += SINK / 2) {
+        const ptrdiff_t len = n - e0 < SINK / 2 ? n - e0 : SINK / 2;
+        real *p = sink_room(k, len);
+        KD_ROW(len, p, c * AT(v + e0));
+        k->fill += len;
+    }
 }
 
 /* z = b + x a, for units k0 .. k0 + nk - 1. */
@@ -629,20 +1197,20 @@ static void tanh_rows(const kd_tanh_call *c, ptrdiff_t i0, ptrdiff_t i1, void *w
 
 /* ------------------------------------------------------------------- single functions --- */
 
-#define KD_MAP_ENUM(name) KD_MAP_##name,
-enum { KD_VMATH1(KD_MAP_ENUM) KD_VMATH2(KD_MAP_ENUM) };
+#define KD_FN_ENUM(name) KD_FN_##name,
+enum { KD_VMATH1(KD_FN_ENUM) KD_VMATH2(KD_FN_ENUM) };
 
-#define KD_MAP(name, ...)                                                                         \
-    case KD_MAP_##name:                                                                           \
+#define KD_FN(name, ...)                                                                         \
+    case KD_FN_##name:                                                                           \
         _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = kd_##name(x[i] __VA_ARGS__); \
         break;
-#define KD_MAP1(name) KD_MAP(name, )
-#define KD_MAP2(name) KD_MAP(name, , (real)p)
+#define KD_FN1(name) KD_FN(name, )
+#define KD_FN2(name) KD_FN(name, , (real)p)
 
 static void vmath(int32_t which, const void *x_, double p, void *y_, ptrdiff_t n) {
     const real *restrict x = x_;
     real *restrict y = y_;
-    switch (which) { KD_VMATH1(KD_MAP1) KD_VMATH2(KD_MAP2) }
+    switch (which) { KD_VMATH1(KD_FN1) KD_VMATH2(KD_FN2) }
 }
 
 static void fill(void *out, double value, ptrdiff_t n, int32_t stream) {
@@ -669,6 +1237,7 @@ const kd_table KD_CAT4(kd_table_, KD_ISA, KD_SUFFIX, ) = {
     .real_bytes = sizeof(real),
     .work_bytes = work_bytes,
     .tanh_work_bytes = tanh_work_bytes,
+    .jets = jets,
     .widen = widen,
     .pack = pack,
     .tensor = tensor,
