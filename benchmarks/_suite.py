@@ -35,7 +35,7 @@ _IMPLEMENTATIONS = (
 
 
 def _names(*kinds):
-    """Names of the implementations that are compared; in a quick pass, of those quick to compile."""
+    """Names of the implementations to compare; in a quick pass, of those that compile quickly."""
     found = [peer for peer in peers.PEERS if peer.kind in kinds]
     if QUICK:
         found = [peer for peer in found if peer.kind != "peer" or peer.name == "numba, serial"]

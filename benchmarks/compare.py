@@ -261,7 +261,7 @@ def measure_with_huge_pages(cases, *, rounds, budget, among=None):
     if not _huge_pages_possible():
         return []
     # The import path is handed on as it is: "-m" would put the current folder before it, and in a
-    # source tree that hides the installed package.
+    # source tree that hides the installed package. asv does without this package's folder in it.
     program = (
         "import importlib, json, sys\n"
         "request = json.load(open(sys.argv[1]))\n"
@@ -269,8 +269,8 @@ def measure_with_huge_pages(cases, *, rounds, budget, among=None):
         "importlib.import_module(request['module']).answer(request, sys.argv[1])\n"
     )
     request = {
-        "path": sys.path,
-        "module": __name__,
+        "path": [*sys.path, str(Path(__file__).resolve().parents[__package__.count(".") + 1])],
+        "module": f"{__package__}.compare",
         "cases": [asdict(case) for case in cases],
         "options": {"rounds": rounds, "budget": budget, "among": among and list(among)},
     }

@@ -4,7 +4,7 @@ from libc.stdint cimport int8_t, int32_t
 
 cdef extern from "kd.h":
     enum:
-        KD_PANEL_BYTES, KD_ROWS, KD_PAD_BYTES
+        KD_PANEL_BYTES, KD_ROWS, KD_PAD_BYTES, KD_LAST
         KD_MAX_INV, KD_MAX_ORDER
         KD_SQDIST, KD_DOT, KD_BILINEAR
         KD_OP_SET, KD_OP_ADD, KD_OP_SCALE, KD_OP_SCALE_ADD, KD_OP_MUL, KD_OP_MUL_ADD
@@ -68,7 +68,7 @@ cdef extern from "kd.h":
         void (*pack)(const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      void *) noexcept nogil
         void (*tensor)(const kd_call *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       void *) noexcept nogil
+                       Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*jets)(const kd_program *, const void *, Py_ssize_t, void *, void *) noexcept nogil
         void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*vmath)(int32_t, const void *, double, void *, Py_ssize_t) noexcept nogil

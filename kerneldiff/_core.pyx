@@ -10,6 +10,7 @@ protocol itself; everything else is checked by the callers, in Python.
 
 import array
 import os
+from time import perf_counter
 
 import numpy as np
 
@@ -51,11 +52,13 @@ cdef extern from *:
     int omp_get_max_threads() noexcept nogil
 
 
-# How long, in rough nanoseconds, a task may take, and all tasks between two looks at signals; and
-# from what total on threads pay for waking them (measured: about 5 microseconds).
+# How long, in rough nanoseconds, a task may take; from what total on threads pay for waking them
+# (measured: about 5 microseconds); and how many tasks of a thread come between the first two looks
+# at signals, which then come about every so many seconds.
 cdef double TASK = 2e5
-cdef double BATCH = 5e7
 cdef double PARALLEL = 3e4
+cdef Py_ssize_t FIRST_BATCH = 64
+cdef double LOOK = 0.05
 
 cdef int chosen_isa = -1
 cdef bint threads_used = False
@@ -374,12 +377,41 @@ cdef class Program:
                 raise error
 
 
+cdef class Pace:
+    """How many tasks to do between two looks at signals, from how long they took so far."""
+
+    cdef double before
+    cdef Py_ssize_t start, stop, batch, tasks
+
+    def __cinit__(self, Py_ssize_t tasks, int threads):
+        self.tasks = tasks
+        self.batch = FIRST_BATCH * threads
+        self.before = perf_counter()
+
+    cdef bint more(self) except -1:
+        """Look at signals; set start and stop of the next batch, if there is one."""
+        cdef double now
+        if self.stop:
+            PyErr_CheckSignals()
+            now = perf_counter()
+            if now - self.before > 2 * LOOK:
+                self.batch = max(1, self.batch // 2)
+            elif now - self.before < LOOK / 2:
+                self.batch *= 2
+            self.before = now
+        self.start = self.stop
+        self.stop = min(self.tasks, self.start + self.batch)
+        return self.start < self.stop
+
+
 cdef inline Py_ssize_t clip(double x, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
     return low if x < low else high if x > high else <Py_ssize_t> x
 
 
-cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size):
-    """Pack, split the pairs of points into tasks, and run them; `size` entries a pair."""
+cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size, Py_ssize_t matrix_rows):
+    """Pack, split the pairs of points into tasks, and run them.
+
+    A pair has `size` entries, in a matrix of `matrix_rows` rows."""
     cdef Buffer xb = Buffer(x), yb = Buffer(y), ub = Buffer(u), vb = Buffer(v)
     cdef Py_ssize_t real_bytes = xb.view.itemsize
     cdef const kd_table *table = kd_get_table(isa(), <int> real_bytes)
@@ -407,15 +439,17 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size):
     cdef Py_ssize_t panel = KD_PANEL_BYTES // real_bytes, n_panels = (m + panel - 1) // panel
     cdef Py_ssize_t pad = KD_PAD_BYTES // real_bytes
     cdef size_t point = ((d + pad - 1) // pad * pad + pad) * real_bytes
+    cdef Py_ssize_t n_last = min(m, <Py_ssize_t> KD_LAST)
+    cdef size_t tail = lines(KD_LAST * d * real_bytes) + KD_PAD_BYTES
     cdef size_t packed = lines(n_panels * panel * d * real_bytes)
     cdef size_t work_bytes = lines(table.work_bytes(call))
     cdef Workspace space = Workspace(
-        (1 + directed) * (packed + point) + n_inv * point + threads * work_bytes
+        (1 + directed) * (packed + tail) + n_inv * point + threads * work_bytes
     )
     cdef char *panels = <char *> space.take(packed)
-    cdef char *last = <char *> space.take(point)
+    cdef char *last = <char *> space.take(tail)
     cdef char *v_panels = <char *> space.take(packed) if directed else panels
-    cdef char *v_last = <char *> space.take(point) if directed else last
+    cdef char *v_last = <char *> space.take(tail) if directed else last
     cdef char *weights = <char *> space.take(n_inv * point)
     cdef char *work = <char *> space.take(threads * work_bytes)
     cdef const double[::1] w
@@ -426,18 +460,20 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size):
         elif d > 0:
             w = program.weights[k]
             table.widen(&w[0], d, weights + k * point)
-    memcpy(last, <const char *> yb.view.buf + (m - 1) * d * real_bytes, d * real_bytes)
+    cdef Py_ssize_t before = (m - n_last) * d * real_bytes, tail_bytes = n_last * d * real_bytes
+    memcpy(last, <const char *> yb.view.buf + before, tail_bytes)
     if directed:
-        memcpy(v_last, <const char *> vb.view.buf + (m - 1) * d * real_bytes, d * real_bytes)
+        memcpy(v_last, <const char *> vb.view.buf + before, tail_bytes)
     call.panels = panels
     call.v_panels = v_panels
     call.y_last = last
     call.v_last = v_last
     call.weights = weights
 
-    # Tasks: blocks of rows and columns, 48 rows high where there are enough of them.
+    # Tasks: blocks of rows and columns, 48 rows high where there are enough of them; or, where the
+    # matrix of a single pair is large, some rows of it.
     cdef double limit = min(TASK, total / (4 * threads)) / cost
-    cdef Py_ssize_t rows = 48, cols
+    cdef Py_ssize_t rows = 48, cols, part = matrix_rows
     while rows > KD_ROWS and rows * 2 * panel > limit:
         rows //= 2
     if rows * panel > 50 * limit:
@@ -445,36 +481,32 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size):
     cols = clip(limit / rows, 1, m)
     if cols > panel:
         cols = min(m, (cols + panel - 1) // panel * panel)
+    if cost > 50 * TASK:
+        part = clip(matrix_rows * 10 * TASK / cost, 1, matrix_rows)
     cdef Py_ssize_t row_tasks = (n + rows - 1) // rows, col_tasks = (m + cols - 1) // cols
-    cdef Py_ssize_t tasks = row_tasks * col_tasks
-    cdef Py_ssize_t batch = clip(BATCH * threads / (cost * rows * cols), threads, tasks)
-    cdef Py_ssize_t pack_batch = clip(BATCH / (panel * (d + 1)), 1, n_panels)
-    cdef Py_ssize_t start = 0, stop, t, i, j
+    cdef Py_ssize_t parts = (matrix_rows + part - 1) // part
+    cdef Py_ssize_t t, i, j, a
     cdef bint lower = call.lower
     global threads_used
     threads_used = threads_used or threads > 1
-    while start < n_panels:
-        stop = min(start + pack_batch, n_panels)
+    cdef Pace pace = Pace(n_panels, threads)
+    while pace.more():
         with nogil:
-            for t in prange(start, stop, num_threads=threads, schedule="static"):
+            for t in prange(pace.start, pace.stop, num_threads=threads, schedule="static"):
                 table.pack(call.y, m, d, t, t + 1, panels)
                 if directed:
                     table.pack(call.v, m, d, t, t + 1, v_panels)
-        PyErr_CheckSignals()
-        start = stop
-    start = 0
-    while start < tasks:
-        stop = min(start + batch, tasks)
+    pace = Pace(row_tasks * col_tasks * parts, threads)
+    while pace.more():
         with nogil:
-            for t in prange(start, stop, num_threads=threads, schedule="dynamic"):
-                i = t // col_tasks * rows
-                j = t % col_tasks * cols
+            for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):
+                i = t // parts // col_tasks * rows
+                j = t // parts % col_tasks * cols
+                a = t % parts * part
                 if not (lower and j + cols <= i):
                     table.tensor(call, i, min(i + rows, n), j, min(j + cols, m),
-                                 work + threadid() * work_bytes)
-        PyErr_CheckSignals()
+                                 a, min(a + part, matrix_rows), work + threadid() * work_bytes)
         program.check()
-        start = stop
 
 
 def tensor(Program program, x, y, out, int which, str wrt, bint stream):
@@ -504,7 +536,8 @@ def tensor(Program program, x, y, out, int which, str wrt, bint stream):
     call.other_y = wrt[1:] == "y"
     call.which = call.first_y + call.other_y
     call.stream = stream
-    run(program, x, y, x, y, &call, ob.view.len // (ob.view.itemsize * len(x) * len(y)))
+    run(program, x, y, x, y, &call, ob.view.len // (ob.view.itemsize * len(x) * len(y)),
+        x.shape[1])
 
 
 def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, int rows, int cols,
@@ -531,7 +564,7 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
     """
     cdef Buffer ob = Buffer(out, True)
     cdef kd_call call
-    cdef Py_ssize_t d = x.shape[1], side, size = 1
+    cdef Py_ssize_t d = x.shape[1]
     if len(x) == 0 or len(y) == 0 or ob.view.len == 0:
         return
     memset(&call, 0, sizeof(call))
@@ -544,9 +577,12 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
     call.ld = ld
     call.lower = lower
     call.stream = stream
-    for side in (rows, cols):
-        size *= (side & 1) + (d if side & 2 else 0) + (d * d if side & 4 else 0)
-    run(program, x, y, u, v, &call, size)
+    cdef Py_ssize_t row_size = components(rows, d)
+    run(program, x, y, u, v, &call, row_size * components(cols, d), row_size)
+
+
+cdef Py_ssize_t components(int parts, Py_ssize_t d) noexcept:
+    return (parts & 1) + (d if parts & 2 else 0) + (d * d if parts & 4 else 0)
 
 
 def jets(Program program, a):
@@ -610,20 +646,18 @@ def tanh(x, w, out, bint jacobian, bint stream):
     cdef int threads = max_threads() if cost * n > PARALLEL else 1
     cdef Py_ssize_t rows = clip(min(TASK, cost * n / (4 * threads)) / cost, 1, n)
     cdef Py_ssize_t tasks = (n + rows - 1) // rows
-    cdef Py_ssize_t batch = clip(BATCH * threads / (cost * rows), threads, tasks)
     cdef size_t work_bytes = lines(table.tanh_work_bytes(d, k))
     cdef Workspace space = Workspace(threads * work_bytes)
     cdef char *work = <char *> space.take(threads * work_bytes)
-    cdef Py_ssize_t start = 0, stop, t
+    cdef Py_ssize_t t
     global threads_used
     threads_used = threads_used or threads > 1
-    while start < tasks:
-        stop = min(start + batch, tasks)
+    cdef Pace pace = Pace(tasks, threads)
+    while pace.more():
         with nogil:
-            for t in prange(start, stop, num_threads=threads, schedule="dynamic"):
+            for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):
                 table.tanh(&call, t * rows, min((t + 1) * rows, n), work + threadid() * work_bytes)
-        PyErr_CheckSignals()
-        start = stop
+
 
 
 VMATH = tuple(kd_vmath_name(number).decode() for number in range(kd_n_vmath()))

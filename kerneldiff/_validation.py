@@ -10,13 +10,17 @@ import os
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 from sklearn import get_config
 from sklearn.utils import check_array
+
+# Reused outputs beyond this size are written past the caches: they would not stay there anyway.
+STREAM_BYTES = 2**25
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
-def check_points(X, name, *, ndim=2):
+def check_points(X, name):
     """Return X as a C-contiguous float array that is finite, copied only if it must be.
 
     Parameters
@@ -24,8 +28,6 @@ def check_points(X, name, *, ndim=2):
     X : array-like of shape (N, D)
     name : str
         What the argument is called in messages.
-    ndim : int
-        2 for points; anything else is taken as the number of dimensions X must have.
 
     Returns
     -------
@@ -36,22 +38,43 @@ def check_points(X, name, *, ndim=2):
     ValueError
         If X is not numeric, has another number of dimensions, or is not finite (unless
         scikit-learn's ``assume_finite`` is set).
+    TypeError
+        If X is a sparse matrix.
     """
-    if type(X) is np.ndarray and X.dtype in _FLOATS and X.ndim == ndim and X.flags.c_contiguous:
+    if (
+        type(X) is np.ndarray
+        and X.dtype in _FLOATS
+        and X.ndim == 2
+        and X.flags.c_contiguous
+        and X.flags.aligned
+    ):
         # A finite sum means finite entries; a sum that is not may only have overflowed.
         with np.errstate(all="ignore"):
-            if get_config()["assume_finite"] or math.isfinite(np.add.reduce(X, axis=None)):
+            if math.isfinite(np.add.reduce(X, axis=None)) or get_config()["assume_finite"]:
                 return X
-    if getattr(X, "dtype", None) == object:
-        raise ValueError(f"{name} is an array of objects; it may be an array of real numbers.")
-    return check_array(
-        X,
-        dtype=list(_FLOATS),
-        order="C",
-        ensure_min_samples=0,
-        ensure_min_features=0,
-        input_name=name,
-    )
+    dtype = np.float64
+    if not scipy.sparse.issparse(X):
+        try:
+            X = np.asarray(X)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be made an array: {error}") from None
+        if X.dtype.kind not in "biufc":
+            raise ValueError(f"{name} is of type {X.dtype}; it may hold real numbers.")
+        if X.dtype.kind == "f" and X.dtype.itemsize == 4:
+            dtype = np.float32
+    try:
+        with np.errstate(all="ignore"):
+            X = check_array(
+                X,
+                dtype=dtype,
+                order="C",
+                ensure_min_samples=0,
+                ensure_min_features=0,
+                input_name=name,
+            )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    return np.require(X, requirements="A")
 
 
 def check_pair(X, Y):
@@ -94,8 +117,8 @@ def check_out(out, shape, dtype, **inputs):
     out : ndarray or None
     shape : tuple of int
     dtype : dtype
-    **inputs : ndarray
-        Arrays, by their names, that `out` must not share memory with.
+    **inputs : array-like
+        What `out` must not share memory with, by its names, as it was passed.
 
     Returns
     -------
@@ -125,7 +148,7 @@ def check_out(out, shape, dtype, **inputs):
     if not out.flags.writeable:
         raise ValueError("out is read-only; it must be writeable.")
     for name, array in inputs.items():
-        if np.may_share_memory(out, array):
+        if isinstance(array, np.ndarray) and np.may_share_memory(out, array):
             raise ValueError(f"out shares memory with {name}; it must have memory of its own.")
     return out
 
@@ -158,6 +181,8 @@ def check_fits(shape, dtype):
 @functools.cache
 def memory_limit():
     """Return how many bytes this process may use: physical memory, or less in a cgroup."""
+    if not hasattr(os, "sysconf"):  # Windows refuses such allocations by itself
+        return math.inf
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     root = Path("/sys/fs/cgroup")
     files = [root / "memory.max", root / "memory" / "memory.limit_in_bytes"]

@@ -10,8 +10,8 @@ the others are written block by block by the core.
 import numpy as np
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import check_out, check_points
-from kerneldiff.tensors import STREAM_BYTES, add_noise
+from kerneldiff._validation import STREAM_BYTES, check_out, check_points
+from kerneldiff.tensors import add_noise
 
 # Blocks of functionals with masks are made whole, in pieces of this many bytes, and cut.
 _PIECE = 2**22

@@ -195,7 +195,7 @@ def _positive(kernel, name):
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} of {kernel} is {value!r}; it must be finite and positive.")
+        raise ValueError(f"{name} of {type(kernel).__name__} is {value!r}; it must be finite and positive.")
     return number
 
 
@@ -206,7 +206,7 @@ def _number(kernel, name):
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{name} of {kernel} is {value!r}; it must be a finite number.")
+        raise ValueError(f"{name} of {type(kernel).__name__} is {value!r}; it must be a finite number.")
     return number
 
 
@@ -216,7 +216,7 @@ def _inverse_square(kernel, length_scale, name):
         weights = 1.0 / np.square(length_scale)
     if not (np.all(np.isfinite(weights)) and np.all(weights > 0) and np.all(length_scale > 0)):
         raise ValueError(
-            f"{name} of {kernel} is {length_scale}; it must be finite and positive, and so must "
+            f"{name} of {type(kernel).__name__} is {length_scale}; it must be finite and positive, and so must "
             "the inverse of its square be."
         )
     return float(weights) if weights.ndim == 0 else tuple(weights.tolist())
@@ -234,12 +234,12 @@ def _stationary(jet, kernel, d, parameters=(), smoothness=math.inf, callback=Non
             length_scale = np.squeeze(np.asarray(length_scale, dtype=np.float64))
         except (TypeError, ValueError):
             raise ValueError(
-                f"length_scale of {kernel} is {kernel.length_scale!r}; it may be a number or an "
+                f"length_scale of {type(kernel).__name__} is {kernel.length_scale!r}; it may be a number or an "
                 "array of numbers."
             ) from None
         if length_scale.ndim > 1 or (length_scale.ndim == 1 and length_scale.size != d):
             raise ValueError(
-                f"length_scale of {kernel} has shape {length_scale.shape}; it may be a number or "
+                f"length_scale of {type(kernel).__name__} has shape {length_scale.shape}; it may be a number or "
                 f"have one entry for each of the {d} columns of X."
             )
         weights = _inverse_square(kernel, length_scale, "length_scale")
@@ -260,7 +260,7 @@ _MATERN = {0.5: "matern12", 1.5: "matern32", 2.5: "matern52", math.inf: "rbf"}
 def _read_matern(kernel, d):
     nu = kernel.nu
     if not (isinstance(nu, (int, float, np.number)) and nu > 0):
-        raise ValueError(f"nu of {kernel} is {nu!r}; it must be positive.")
+        raise ValueError(f"nu of {type(kernel).__name__} is {nu!r}; it must be positive.")
     if nu in _MATERN:
         return _stationary(_MATERN[nu], kernel, d, (), 2.0 * nu)
     return _stationary("callback", kernel, d, (), 2.0 * nu, ("matern", float(nu)))
@@ -342,7 +342,7 @@ def _read_own(kernel, d):
     """A kernel of the user's, which says what it depends on and gives its jet."""
     if kernel.invariant not in ("sqdist", "dot"):
         raise ValueError(
-            f"invariant of {kernel} is {kernel.invariant!r}; it may be 'sqdist' or 'dot'."
+            f"invariant of {type(kernel).__name__} is {kernel.invariant!r}; it may be 'sqdist' or 'dot'."
         )
     invariant = _SQDIST if kernel.invariant == "sqdist" else _DOT
     weights = getattr(kernel, "weights", None)
@@ -350,7 +350,7 @@ def _read_own(kernel, d):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (d,) or not np.all(np.isfinite(weights)) or np.any(weights < 0):
             raise ValueError(
-                f"weights of {kernel} is {weights}; it must hold {d} finite numbers that are not "
+                f"weights of {type(kernel).__name__} is {weights}; it must hold {d} finite numbers that are not "
                 "negative, one for each column of X."
             )
         invariant = replace(invariant, weights=tuple(weights.tolist()))
@@ -578,6 +578,11 @@ class _Buffer:
     number: int  # below 0: the value of invariant -1 - number
 
 
+def _contains(index, part):
+    """Whether a multi-index has all derivatives of another."""
+    return not Counter(part) - Counter(index)
+
+
 def _splits(index):
     """All ways to give each derivative to one of two factors, with their multiplicities."""
     counts = Counter()
@@ -781,7 +786,7 @@ class _Compiler:
         new = {}
         for l, inv in enumerate(list(self.invariants)):
             # The gradient with respect to y of an invariant in x alone is zero.
-            if any(gradient := inv.gradient(side)):
+            if any(gradient := inv.gradient(side)) and any(l in index for index in jet):
                 new[l] = self.invariant(Invariant("bilinear", inv.weights, gradient, direction))
         pieces = [(jet, (l,), 1.0, number) for l, number in new.items()]
         return self.transform(jet, [], pieces, order)
@@ -793,7 +798,8 @@ class _Compiler:
         pieces = []
         for l, k in itertools.combinations_with_replacement(range(len(old)), 2):
             left, right = old[l].gradient(side), old[k].gradient(side)
-            if any(left) and any(right):
+            needed = any(_contains(index, (l, k)) for index in jet)
+            if any(left) and any(right) and needed:
                 weights = old[l].times(old[k], self.d)
                 number = self.invariant(Invariant("bilinear", weights, left, right))
                 pieces.append((jet, (l, k), 1.0 if l == k else 2.0, number))
@@ -895,6 +901,7 @@ def compile_term(term, d, order, row=None, col=None, dtype="d"):
     """
     if dtype == "f":
         _check_single(term)
+    term = _balanced(term, d, 1e8 if dtype == "f" else 1e60)
     taken = {None: 0, "directional": 1, "laplacian": 2}
     total = order + taken[row] + taken[col]
     if total > _core.MAX_ORDER:
@@ -947,15 +954,31 @@ def _rough(invariants, term, d, total, row, col):
     return sorted(rows)
 
 
+def _balanced(term, d, limit):
+    """The tree with scales beyond `limit` as weights: their powers would leave the range of numbers."""
+    if isinstance(term, Leaf):
+        if 1 / limit <= abs(term.scale) <= limit:
+            return term
+        weights = np.array(term.invariant.weights or (1.0,) * d) * term.scale
+        return replace(
+            term, scale=1.0, invariant=replace(term.invariant, weights=tuple(weights.tolist()))
+        )
+    if isinstance(term, Sum | Product):
+        return type(term)(_balanced(term.left, d, limit), _balanced(term.right, d, limit))
+    if isinstance(term, Power):
+        return Power(_balanced(term.base, d, limit), term.exponent)
+    return term
+
+
 def _check_single(term):
     """Raise ValueError if a scale or weight is not a normal number in float32."""
     limits = np.finfo(np.float32)
     for leaf in leaves(term):
         for value in (leaf.scale, *(leaf.invariant.weights or ())):
-            if value != 0 and not limits.tiny <= abs(value) <= limits.max:
+            if value != 0 and not float(limits.tiny) <= abs(value) <= float(limits.max):
                 raise ValueError(
-                    f"a length scale (or gamma) of the kernel gives the factor {value:.3g}, which "
-                    "float32 cannot hold; pass float64 points."
+                    f"a length_scale (or gamma, or periodicity) is {abs(value) ** -0.5:.3g}, the "
+                    "inverse of whose square float32 cannot hold; pass float64 points."
                 )
 
 

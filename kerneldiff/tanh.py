@@ -8,13 +8,18 @@ import numbers
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerneldiff import _core
-from kerneldiff._validation import check_choice, check_fits, check_out, check_points
+from kerneldiff._validation import (
+    STREAM_BYTES,
+    check_choice,
+    check_fits,
+    check_out,
+    check_points,
+)
 
-_STREAM_BYTES = 2**25
 _LAYOUTS = ("compact", "full", "matrix")
 
 
@@ -32,7 +37,7 @@ def _check(X, W):
 
 
 def _run(X, W, out, jacobian, reused):
-    _core.tanh(X, W, out, jacobian, reused and out.nbytes > _STREAM_BYTES)
+    _core.tanh(X, W, out, jacobian, reused and out.nbytes > STREAM_BYTES)
     return out
 
 
@@ -72,9 +77,10 @@ def tanh_basis(X, W, *, out=None):
     >>> tanh_basis(np.array([[0.5]]), np.array([[1.0, 2.0], [0.0, -1.0]])).round(3)
     array([[0.462, 0.   ]])
     """
+    passed = {"X": X, "W": W}
     X, W = _check(X, W)
     reused = out is not None
-    out = check_out(out, (X.shape[0], W.shape[1]), X.dtype, X=X, W=W)
+    out = check_out(out, (X.shape[0], W.shape[1]), X.dtype, **passed)
     return _run(X, W, out, False, reused)
 
 
@@ -135,6 +141,7 @@ def tanh_jacobian(X, W, *, layout="compact", out=None):
            [0.   , 0.5  , 0.   , 1.   ]])
     """
     check_choice("layout", layout, _LAYOUTS)
+    passed = {"X": X, "W": W}
     X, W = _check(X, W)
     (n, d), k = X.shape, W.shape[1]
     shape = {
@@ -143,16 +150,16 @@ def tanh_jacobian(X, W, *, layout="compact", out=None):
         "matrix": (n * k, (d + 1) * k),
     }[layout]
     reused = out is not None
-    out = check_out(out, shape, X.dtype, X=X, W=W)
+    out = check_out(out, shape, X.dtype, **passed)
     if layout == "compact":
         return _run(X, W, out, True, reused)
     full = out.reshape(n, k, d + 1, k)
-    full[...] = 0
-    # Row by row of blocks, so that the compact part is never larger than a block.
-    rows = max(1, 2**20 // max(1, (d + 1) * k))
+    # In pieces, so that the compact part is small and an interrupt does not wait for the zeros.
+    rows = max(1, 2**20 // max(1, (d + 1) * k * k))
     for start in range(0, n, rows):
-        part = tanh_jacobian(X[start : start + rows], W)
-        np.einsum("nkdk->ndk", full[start : start + rows])[...] = part
+        part = full[start : start + rows]
+        part[...] = 0
+        np.einsum("nkdk->ndk", part)[...] = tanh_jacobian(X[start : start + rows], W)
     return out
 
 
@@ -226,6 +233,8 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             If a parameter has a wrong value, or `weights` does not fit X. An estimator that was
             fitted is then left as it was.
         """
+        # All of it is checked before anything of the estimator changes.
+        columns = check_array(X, dtype=[np.float64, np.float32], estimator=self).shape[1]
         if self.weights is None:
             if not isinstance(self.n_components, numbers.Integral) or self.n_components < 1:
                 raise ValueError(
@@ -233,18 +242,18 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 )
             if not (isinstance(self.scale, numbers.Real) and 0 <= self.scale < np.inf):
                 raise ValueError(f"scale is {self.scale!r}; it must be finite and not negative.")
+            random = check_random_state(self.random_state)
+            weights = random.normal(0.0, self.scale, (columns + 1, self.n_components))
         else:
             weights = np.array(check_points(self.weights, "weights"))
+            if weights.shape[0] != columns + 1:
+                raise ValueError(
+                    f"weights has {weights.shape[0]} rows and X has {columns} columns; it must "
+                    "have one row for each column of X and one of biases."
+                )
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         if self.weights is None:
-            random = check_random_state(self.random_state)
-            weights = random.normal(0.0, self.scale, (X.shape[1] + 1, self.n_components))
             weights = weights.astype(X.dtype, copy=False)
-        elif weights.shape[0] != X.shape[1] + 1:
-            raise ValueError(
-                f"weights has {weights.shape[0]} rows and X has {X.shape[1]} columns; it must have "
-                "one row for each column of X and one of biases."
-            )
         self.weights_ = weights
         return self
 

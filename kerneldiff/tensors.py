@@ -5,6 +5,7 @@ compiled core once.  Nothing but the output and one packed copy of the points is
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,10 +13,7 @@ import numpy as np
 from sklearn import get_config
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import check_choice, check_out, check_pair
-
-# Reused outputs beyond this size are written past the caches: they would not stay there anyway.
-STREAM_BYTES = 2**25
+from kerneldiff._validation import STREAM_BYTES, check_choice, check_out, check_pair
 
 
 class _Tensor(NamedTuple):
@@ -43,7 +41,7 @@ def _compute(tensor, kernel, X, Y, wrt, out):
     `kernel` is a kernel object, or a term that has been read already.
     """
     check_choice("wrt", wrt, tensor.wrt)
-    same = Y is None
+    same, passed = Y is None, {"X": X, "Y": Y}
     X, Y = check_pair(X, Y)
     n, d = X.shape
     term = kernels.read(kernel, d)
@@ -55,7 +53,7 @@ def _compute(tensor, kernel, X, Y, wrt, out):
     program = kernels.compile_term(term, d, len(wrt), dtype=X.dtype.char)
     shape = (n, Y.shape[0], *tensor.shape(d))
     reused = out is not None
-    out = check_out(out, shape, X.dtype, X=X, Y=Y)
+    out = check_out(out, shape, X.dtype, **passed)
     stream = reused and out.nbytes > STREAM_BYTES
     _core.tensor(program, X, Y, out, tensor.number, wrt, stream)
     if same and tensor is _VALUE:
@@ -305,7 +303,7 @@ def hessian(kernel, X, Y=None, *, wrt="xx", layout="full", out=None):
     >>> hessian(RBF(1.0), X, layout="packed")[0, 1].round(3)
     array([-0.   ,  0.164,  0.246])
     """
-    check_choice("layout", layout, _HESSIAN)
+    check_choice("layout", layout, tuple(_HESSIAN))
     return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
 
 
@@ -523,7 +521,7 @@ def rbf_hessian(X, Y=None, gamma=None, *, wrt="xx", layout="full", out=None):
     array([[[[0.   , 0.368],
              [0.368, 0.   ]]]])
     """
-    check_choice("layout", layout, _HESSIAN)
+    check_choice("layout", layout, tuple(_HESSIAN))
     return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
 
 

@@ -26,8 +26,11 @@ enum { KD_PANEL_BYTES = 128, KD_ROW_BYTES = 1024, KD_ROWS = 4 };
 /* Bytes that may be read or written beyond the end of a padded vector. */
 enum { KD_PAD_BYTES = 128 };
 
+/* So many of the last points of y are read from a padded copy, as vectors may reach beyond them. */
+enum { KD_LAST = 4 };
+
 /* Programs have no more invariants than this, and no higher derivatives of them. */
-enum { KD_MAX_INV = 16, KD_MAX_ORDER = 5 };
+enum { KD_MAX_INV = 64, KD_MAX_ORDER = 5 };
 
 /* Invariants of a pair are bilinear,
  *
@@ -102,7 +105,7 @@ typedef struct {
     const void *u, *v;           /* directions, likewise; x and y themselves if there are none */
     const void *panels;          /* y in panels: (ceil(m / panel), d, panel), padded with the last point */
     const void *v_panels;        /* v likewise */
-    const void *y_last, *v_last; /* the last points, padded, as vectors may be read past their ends */
+    const void *y_last, *v_last; /* the last KD_LAST points, padded */
     const void *weights;         /* (n_inv, d rounded up to the pad), zero-padded */
     void *out;
     int32_t tensor;            /* which tensor */
@@ -136,9 +139,10 @@ typedef struct {
     void (*widen)(const double *weights, ptrdiff_t d, void *out);
     /* Packs panels [p0, p1) of y (m, d). */
     void (*pack)(const void *y, ptrdiff_t m, ptrdiff_t d, ptrdiff_t p0, ptrdiff_t p1, void *panels);
-    /* Rows [i0, i1) against columns [j0, j1). */
+    /* Rows [i0, i1) against columns [j0, j1); of their matrices, where these are large, only rows
+     * [a0, a1). */
     void (*tensor)(const kd_call *call, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
-                   void *work);
+                   ptrdiff_t a0, ptrdiff_t a1, void *work);
     /* All derivatives for n sets of invariants: a (n_inv, n), out (number of jets, n).  For work,
      * see work_bytes. */
     void (*jets)(const kd_program *prog, const void *a, ptrdiff_t n, void *out, void *work);

@@ -13,6 +13,7 @@
  */
 #include "kd.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -288,11 +289,13 @@ static void run_program(const kd_program *prog, real *bufs, ptrdiff_t stride, pt
  *
  *     w o (base + cy y + cv v),    base = cx x + cu u,
  *
- * of which the base is made once for a row; its second derivatives are constant and diagonal,
- * second[which] w, in which `which` is xx, xy or yy. */
+ * of which the base is made once for a row.  The largest of the four factors is 1 or -1, the rest of
+ * them is in w: x - y is formed as such.  Second derivatives are constant and diagonal,
+ * second[which] times the weights, in which `which` is xx, xy or yy. */
 typedef struct {
     const real *base, *w; /* padded; repeated to fill d vectors if d <= FLAT_D */
     real cy, cv;
+    const real *weights; /* of the invariant itself, likewise */
 } form;
 
 enum { KD_XX, KD_XY, KD_YY };
@@ -302,11 +305,13 @@ typedef struct {
     const form *first, *other; /* forms of all invariants for the two sides of the derivative */
     const real *second;        /* 3 for each invariant */
     ptrdiff_t m;               /* invariants */
-    const real *y, *y_last;    /* the first column's point; the last point of all, padded */
+    const real *y, *y_last;    /* the first column's point; that of column `last`, padded */
     const real *v, *v_last;    /* likewise the directions that go with them */
     const real *bufs;          /* buffers of the program, at the first column */
     const int32_t *jet;        /* which of them hold F, F_l, F_lk, ... */
-    ptrdiff_t stride, count, last, d;
+    ptrdiff_t stride, count, d;
+    int overflow;   /* whether some squared distance has overflowed */
+    ptrdiff_t last; /* from this column on vectors could reach beyond y; or count */
     const kd_call *call;
     real *t, *v2, *g, *gx, *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
     ptrdiff_t room;
@@ -423,13 +428,14 @@ INLINE void put_diagonal(real *restrict p, const real *t, const real *v, real c,
 /* p = f2 q r + c f1 w, for forms q and r without directions: the diagonal of a Hessian when there
  * is one invariant. */
 #define E_DIAG_ONE(F, R, P)                                                    \
-    ((F(f2) * (R(w) * (R(base) + cy * P(y)))) * (R(w) * (R(base2) + cy2 * P(y))) + \
-     (c * F(f1)) * R(w))
+    ((F(f2) * (R(w) * (R(base) + cy * P(y)))) * (R(w2) * (R(base2) + cy2 * P(y))) + \
+     (c * F(f1)) * R(weights))
 
 INLINE void put_diagonal_one(real *restrict p, real c, const real *f1, const real *f2,
                              const form *q, const form *r, const real *y, ptrdiff_t count,
                              ptrdiff_t d) {
-    const real *w = q->w, *base = q->base, *base2 = r->base;
+    const real *w = q->w, *base = q->base, *w2 = r->w, *base2 = r->base;
+    const real *weights = q->weights;
     const real cy = q->cy, cy2 = r->cy;
     KD_MAP(d, count, p, E_DIAG_ONE);
 }
@@ -479,7 +485,7 @@ INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, pt
             for (ptrdiff_t k = 0; k < s->m; k++)
                 put_form(tl, jet2(s, k, l, j0 + j), &s->first[k], y + e, v + e, n, d, k > 0);
             put_diagonal(s->g + e, tl, vl, s->second[3 * l + which], jet1(s, l, j0 + j),
-                         s->first[l].w, n, d, l > 0);
+                         s->first[l].weights, n, d, l > 0);
         }
     }
 }
@@ -589,6 +595,11 @@ static ptrdiff_t entries(int32_t tensor, ptrdiff_t d) {
     }
 }
 
+/* Where row a of a matrix begins among the entries of a pair. */
+INLINE ptrdiff_t matrix_offset(ptrdiff_t d, ptrdiff_t a, int matrix) {
+    return matrix == 2 ? a * d : matrix == 3 ? a * d - a * (a - 1) / 2 : 0;
+}
+
 /* ----------------------------------------------------- where derivatives do not exist --- */
 
 /* Whether a derivative in `order` dimensions, of which dims[0 .. order - 1] are named, does not
@@ -601,8 +612,28 @@ INLINE int does_not_exist(const kd_rough *q, int order, ptrdiff_t a, ptrdiff_t b
     return seen >= q->limit;
 }
 
-/* Marks the entries of a run of a tensor that do not exist. */
-static void mark_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, real *p) {
+/* Whether points of a row are so far apart that a squared distance has overflowed. */
+static int overflows(const strip_row *s) {
+    const real limit = sizeof(real) == 8 ? (real)DBL_MAX : (real)FLT_MAX;
+    int any = 0;
+    for (ptrdiff_t l = 0; l < s->m; l++)
+        if (s->call->prog->inv[l].kind == KD_SQDIST)
+            for (ptrdiff_t j = 0; j < s->count; j++) any |= s->bufs[l * s->stride + j] > limit;
+    return any;
+}
+
+/* There, a kernel and its derivatives have underflowed, and 0 times infinity is 0. */
+static void clear(const strip_row *s, ptrdiff_t j, real *p, ptrdiff_t size) {
+    for (ptrdiff_t l = 0; l < s->m; l++)
+        if (s->call->prog->inv[l].kind == KD_SQDIST && isinf(s->bufs[l * s->stride + j]))
+            for (ptrdiff_t e = 0; e < size; e++)
+                if (isnan(p[e])) p[e] = 0;
+}
+
+/* Mends the entries of a run of a tensor, or of rows a0 to a1 - 1 of a matrix: marks those that do
+ * not exist, and clears those of points that are too far apart. */
+static void mend_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, ptrdiff_t a0, ptrdiff_t a1,
+                     real *p) {
     const ptrdiff_t d = s->d, size = entries(s->call->tensor, d);
     const int matrix = operations[s->call->tensor].matrix;
     const int order = matrix == 0 ? 0 : s->call->tensor == KD_GRADIENT ? 1 : 2;
@@ -616,12 +647,16 @@ static void mark_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, real *p)
                 for (ptrdiff_t a = 0; a < size; a++)
                     if (does_not_exist(q, order, a, a, 0, 0)) pj[a] = (real)NAN;
             } else {
-                for (ptrdiff_t a = 0; a < d; a++)
+                for (ptrdiff_t a = a0; a < a1; a++)
                     for (ptrdiff_t b = matrix == 3 ? a : 0; b < d; b++, pj++)
                         if (does_not_exist(q, 2, a, b, 0, 0)) *pj = (real)NAN;
             }
         }
     }
+    if (s->overflow)
+        for (ptrdiff_t j = 0; j < count; j++)
+            clear(s, j0 + j, p + j * size,
+                  a1 - a0 == d ? size : matrix_offset(d, a1, matrix) - matrix_offset(d, a0, matrix));
 }
 
 /* ----------------------------------------------------------------------- dense tensors --- */
@@ -635,7 +670,8 @@ static void put_long_vector(const strip_row *s, const real *y, const real *v, pt
         strip_row piece = *s;
         for (ptrdiff_t l = 0; l < s->m; l++) {
             first[l] = s->first[l], other[l] = s->other[l];
-            first[l].base += e, first[l].w += e, other[l].base += e, other[l].w += e;
+            first[l].base += e, first[l].w += e, first[l].weights += e;
+            other[l].base += e, other[l].w += e, other[l].weights += e;
         }
         piece.first = first, piece.other = other, piece.d = len;
         real *p = sink_room(k, len);
@@ -644,12 +680,12 @@ static void put_long_vector(const strip_row *s, const real *y, const real *v, pt
     }
 }
 
-/* A matrix larger than the sink, row by row, and these in pieces. */
+/* A matrix larger than the sink, its rows from a0 to a1 - 1, and these in pieces. */
 static void put_long_matrix(const strip_row *s, const real *y, const real *v, ptrdiff_t j, sink *k,
-                            int packed) {
+                            int packed, ptrdiff_t a0, ptrdiff_t a1) {
     const ptrdiff_t d = s->d;
     hessian_vectors(s, y, v, j, 1, d, s->call->which);
-    for (ptrdiff_t a = 0; a < d; a++)
+    for (ptrdiff_t a = a0; a < a1; a++)
         for (ptrdiff_t b = packed ? a : 0, end; b < d; b = end) {
             end = d - b < SINK / 2 ? d : b + SINK / 2;
             real *p = sink_room(k, end - b);
@@ -659,32 +695,46 @@ static void put_long_matrix(const strip_row *s, const real *y, const real *v, pt
         }
 }
 
-/* The row's entries, in runs that fit the sink.  The last point of all is read from a padded copy,
- * as vectors may reach beyond it. */
-static void put_row(const strip_row *s, sink *k, real *dst) {
+/* The points (or directions) of a run that begins at column j; a run ends before column `last`, or
+ * begins there or after.  The last points of all are read from a padded copy, as vectors may reach
+ * beyond them. */
+INLINE const real *run_points(const strip_row *s, const real *y, const real *last, ptrdiff_t j) {
+    return j < s->last ? y + j * s->d : last + (j - s->last) * s->d;
+}
+INLINE ptrdiff_t run_length(const strip_row *s, ptrdiff_t j) {
+    return j < s->last ? s->last - j : s->count - j;
+}
+
+/* The row's entries, in runs that fit the sink. */
+static void put_row(const strip_row *s, sink *k, ptrdiff_t a0, ptrdiff_t a1, real *dst) {
     const int32_t tensor = s->call->tensor;
+    const int matrix = operations[tensor].matrix;
     const ptrdiff_t size = entries(tensor, s->d), most = size ? SINK / 2 / size : s->count;
+    const int mend = s->call->n_rough || s->overflow;
     sink_begin(k, dst);
     for (ptrdiff_t j = 0, count; j < s->count; j += count) {
-        const real *y = j == s->last ? s->y_last : s->y + j * s->d;
-        const real *v = j == s->last ? s->v_last : s->v + j * s->d;
-        count = j == s->last || s->last < 0 ? s->count - j : s->last - j;
+        const real *y = run_points(s, s->y, s->y_last, j);
+        const real *v = run_points(s, s->v, s->v_last, j);
+        count = run_length(s, j);
         if (most) {
             if (count > most) count = most;
             real *p = sink_room(k, count * size);
             operations[tensor].run(s, y, v, j, count, p, s->d);
-            if (s->call->n_rough) mark_run(s, j, count, p);
+            if (mend) mend_run(s, j, count, 0, s->d, p);
             k->fill += count * size;
         } else {
+            real *to = dst + j * size + matrix_offset(s->d, a0, matrix);
             count = 1;
-            if (operations[tensor].matrix == 1)
+            sink_flush(k, 1);
+            sink_begin(k, to);
+            if (matrix == 1)
                 put_long_vector(s, y, v, j, k);
             else
-                put_long_matrix(s, y, v, j, k, operations[tensor].matrix == 3);
-            if (s->call->n_rough) {
+                put_long_matrix(s, y, v, j, k, matrix == 3, a0, a1);
+            if (mend) {
                 sink_flush(k, 1); /* it went in pieces, and is in memory already */
                 stream_end(k->stream);
-                mark_run(s, j, 1, dst + j * size);
+                mend_run(s, j, 1, a0, a1, to);
             }
         }
     }
@@ -708,7 +758,7 @@ typedef struct {
     ptrdiff_t skip; /* columns at its beginning that are left out: 1 if only the triangle counts */
 } block_row;
 
-static void mark_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
+static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
                        real *p);
 
 /* Values and gradients on both sides.  For a run of columns the vectors of all pairs are made
@@ -746,9 +796,9 @@ INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const re
                 if (cg) pj[0] = gx[j * d + a];
             }
         }
-        if (s->call->n_rough)
+        if (s->call->n_rough || s->overflow)
             for (ptrdiff_t j = 0; j < count; j++)
-                mark_block(s, j0 + j, a < 0 ? 0 : 1, a, a, p + j * size);
+                mend_block(s, j0 + j, a < 0 ? 0 : 1, a, a, p + j * size);
         k->fill = count * size - skip;
         if (skip) memmove(p, p + skip, (size_t)k->fill * sizeof(real));
         sink_flush(k, 1);
@@ -802,9 +852,12 @@ static void apply_row(const strip_row *s, const real *f, const real *ux, int ord
     const ptrdiff_t m = s->m, room = s->room;
     const real *f1 = f + 1, *f2 = f + jet_base(2, m), *f3 = f + jet_base(3, m);
     const real *f4 = f + jet_base(4, m);
-#define W(l, e) (s->first[l].w[e])
+#define W(l, e) (s->first[l].weights[e])
 #define S(l, which) (s->second[3 * (l) + (which)])
-    memset(r, 0, sizeof *r);
+    r->g0 = r->h0[0] = r->h0[1] = r->z = 0;
+    r->n_h = 0;
+    for (ptrdiff_t n = 0; n < m; n++) r->g1[n] = r->h1[0][n] = r->h1[1][n] = 0;
+    for (ptrdiff_t n = 0; n < m * m; n++) r->g2[n] = 0;
     if (order == 0) {
         r->g0 = f[0];
         if (col_order >= 1) memcpy(r->g1, f1, (size_t)m * sizeof(real));
@@ -898,10 +951,10 @@ static void put_applied(const strip_row *s, const applied *r, const real *uy, in
 #undef S
 
 static void general_block(const strip_row *s, const block_row *to, const real *y, const real *v,
-                          ptrdiff_t j) {
+                          ptrdiff_t j, ptrdiff_t r0, ptrdiff_t r1) {
     const ptrdiff_t d = s->d, m = s->m;
     const int32_t rows = s->call->rows, cols = s->call->cols;
-    const ptrdiff_t size = components(cols, d), n_rows = components(rows, d);
+    const ptrdiff_t size = components(cols, d);
     const int row_order = rows & HAS_HESSIAN ? 2 : rows & HAS_GRADIENT ? 1 : 0;
     const int col_order = cols & HAS_HESSIAN ? 2 : cols & HAS_GRADIENT ? 1 : 0;
     const ptrdiff_t n_jets = jet_base(row_order + col_order + 1, m);
@@ -912,7 +965,7 @@ static void general_block(const strip_row *s, const block_row *to, const real *y
         put_form(s->v2 + l * s->room, NULL, &s->other[l], y, v, 1, d, 0);
     }
     applied r;
-    for (ptrdiff_t row = 0; row < n_rows; row++) {
+    for (ptrdiff_t row = r0; row < r1; row++) {
         ptrdiff_t e = row - (rows & HAS_VALUE ? 1 : 0), a = 0, b = 0;
         int order = 0;
         if (e >= 0 && (rows & HAS_GRADIENT)) {
@@ -922,15 +975,15 @@ static void general_block(const strip_row *s, const block_row *to, const real *y
         if (e >= 0 && (rows & HAS_HESSIAN)) order = 2, a = e / d, b = e % d;
         apply_row(s, f, s->t, order, a, b, col_order, &r);
         put_applied(s, &r, s->v2, cols, s->scratch);
-        if (s->call->n_rough) mark_block(s, j, order, a, b, s->scratch);
+        if (s->call->n_rough || s->overflow) mend_block(s, j, order, a, b, s->scratch);
         const ptrdiff_t skip = to->skip && j == 0 ? row : 0;
         memcpy(to->out + row * to->ld + j * size + skip, s->scratch + skip,
                (size_t)(size - skip) * sizeof(real));
     }
 }
 
-/* Marks the entries of a row of a block that do not exist. */
-static void mark_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
+/* Mends the entries of a row of a block, as mend_run. */
+static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
                        real *p) {
     const ptrdiff_t d = s->d;
     const int32_t cols = s->call->cols;
@@ -955,23 +1008,25 @@ static void mark_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t
                                        n == 2 ? c : e, e))
                         *pj = (real)NAN;
     }
+    if (s->overflow) clear(s, j, p, components(cols, d));
 }
 
 /* A row of a strip of blocks. */
-static void put_blocks(const strip_row *s, sink *k, const block_row *to) {
+static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
+                       const block_row *to) {
     const int32_t parts = s->call->rows | s->call->cols;
     const ptrdiff_t d = s->d, size = components(s->call->cols, d);
     const int fast = !(parts & HAS_HESSIAN) && d <= BATCH_D;
     for (ptrdiff_t j = 0, count; j < s->count; j += count) {
-        const real *y = j == s->last ? s->y_last : s->y + j * d;
-        const real *v = j == s->last ? s->v_last : s->v + j * d;
-        count = j == s->last || s->last < 0 ? s->count - j : s->last - j;
+        const real *y = run_points(s, s->y, s->y_last, j);
+        const real *v = run_points(s, s->v, s->v_last, j);
+        count = run_length(s, j);
         if (fast) {
             if (count > SINK / 4 / size) count = SINK / 4 / size;
             run_block_by_dim(s, k, to, y, v, j, count);
         } else {
             count = 1;
-            general_block(s, to, y, v, j);
+            general_block(s, to, y, v, j, r0, r1);
         }
     }
 }
@@ -1000,7 +1055,7 @@ static size_t work_bytes(const kd_call *c) {
     const ptrdiff_t size = c->blocks ? components(c->cols, d) : 0;
     const ptrdiff_t strip = c->prog->n_buf * KD_ROWS * strip_columns(c->prog);
     const ptrdiff_t scratch = size + (c->blocks ? jet_base(c->prog->order + 1, m) : 0) + PAD;
-    return sizeof(real) * (size_t)(strip + 3 * m * padded(d) + (2 * m + 3) * batch_room(d) +
+    return sizeof(real) * (size_t)(strip + 5 * m * padded(d) + (2 * m + 3) * batch_room(d) +
                                    (scratch + PAD) / PAD * PAD + SINK + SINK / 2 + LINE + PAD);
 }
 
@@ -1012,17 +1067,18 @@ static void repeat(const real *x, real c, const real *u, real cu, ptrdiff_t d, r
 }
 
 static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
-                   void *work) {
+                   ptrdiff_t a0, ptrdiff_t a1, void *work) {
     const kd_program *prog = c->prog;
     const ptrdiff_t d = c->d, dp = padded(d), m = prog->n_inv, room = batch_room(d);
     const ptrdiff_t strip_cols = strip_columns(prog), stride = KD_ROWS * strip_cols;
     const real *x = c->x, *y = c->y, *u = c->u, *v = c->v, *w = c->weights;
     const real *panels = c->panels, *v_panels = c->v_panels;
     real *bufs = work;
-    real *base = bufs + prog->n_buf * stride; /* for each invariant: two bases and the weights */
-    strip_row s = {.y_last = c->y_last, .v_last = c->v_last, .call = c, .jet = prog->jet};
+    real *base = bufs + prog->n_buf * stride; /* 5 vectors for each invariant */
+    const ptrdiff_t first_last = c->m < KD_LAST ? 0 : c->m - KD_LAST;
+    strip_row s = {.call = c, .jet = prog->jet};
     s.d = d, s.m = m, s.stride = stride, s.room = room;
-    s.t = base + 3 * m * dp, s.v2 = s.t + m * room, s.g = s.v2 + m * room;
+    s.t = base + 5 * m * dp, s.v2 = s.t + m * room, s.g = s.v2 + m * room;
     s.gx = s.g + room, s.gy = s.gx + room;
     sink k = {.buf = s.gy + room, .stream = c->stream};
     s.scratch = k.buf + SINK + SINK / 2 + LINE;
@@ -1030,17 +1086,23 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
     real second[3 * KD_MAX_INV], cx[2][KD_MAX_INV], cu[2][KD_MAX_INV];
     for (ptrdiff_t l = 0; l < m; l++) {
         const double *p = prog->inv[l].left, *q = prog->inv[l].right;
-        real *wl = base + (3 * l + 2) * dp;
-        repeat(w + l * dp, 1, w, 0, d, wl);
+        real *room_l = base + 5 * l * dp; /* weights; base and w for x; base and w for y */
+        repeat(w + l * dp, 1, NULL, 0, d, room_l);
         for (int side = 0; side < 2; side++) {
             /* The derivative of L R with respect to x (or y) is p_x R + q_x L. */
             const double pl = side ? p[KD_Y] : p[KD_X], ql = side ? q[KD_Y] : q[KD_X];
-            forms[side][l].base = base + (3 * l + side) * dp;
-            forms[side][l].w = wl;
-            cx[side][l] = (real)(pl * q[KD_X] + ql * p[KD_X]);
-            cu[side][l] = (real)(pl * q[KD_U] + ql * p[KD_U]);
-            forms[side][l].cy = (real)(pl * q[KD_Y] + ql * p[KD_Y]);
-            forms[side][l].cv = (real)(pl * q[KD_V] + ql * p[KD_V]);
+            double f[4], most = 0;
+            for (int e = 0; e < 4; e++) {
+                f[e] = pl * q[e] + ql * p[e];
+                if (fabs(f[e]) > most) most = fabs(f[e]);
+            }
+            for (int e = 0; e < 4; e++) f[e] = most > 0 ? f[e] / most : 0;
+            real *of_side = room_l + (1 + 2 * side) * dp;
+            repeat(w + l * dp, (real)most, NULL, 0, d, of_side + dp);
+            forms[side][l] =
+                (form){of_side, of_side + dp, (real)f[KD_Y], (real)f[KD_V], room_l};
+            cx[side][l] = (real)f[KD_X];
+            cu[side][l] = (real)f[KD_U];
         }
         second[3 * l + KD_XX] = (real)(2 * p[KD_X] * q[KD_X]);
         second[3 * l + KD_XY] = (real)(p[KD_X] * q[KD_Y] + p[KD_Y] * q[KD_X]);
@@ -1080,20 +1142,23 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
                 for (ptrdiff_t l = 0; l < m; l++)
                     for (int side = 0; side < 2; side++)
                         repeat(xr[r], cx[side][l], ur[r], cu[side][l], d,
-                               base + (3 * l + side) * dp);
+                               base + (5 * l + 1 + 2 * side) * dp);
                 s.y = y + from * d;
                 s.v = v + from * d;
                 s.count = je - from;
-                s.last = je == c->m ? s.count - 1 : -1;
+                s.last = je <= first_last ? s.count : from > first_last ? 0 : first_last - from;
+                s.y_last = (const real *)c->y_last + (from + s.last - first_last) * d;
+                s.v_last = (const real *)c->v_last + (from + s.last - first_last) * d;
                 s.bufs = bufs + r * ld + (from - jb);
                 real *out = (real *)c->out;
+                s.overflow = overflows(&s);
                 if (c->blocks) {
                     const block_row to = {
                         out + (i + r) * components(c->rows, d) * c->ld + from * size, c->ld,
                         c->lower && from == i + r};
-                    put_blocks(&s, &k, &to);
+                    put_blocks(&s, &k, a0, a1, &to);
                 } else {
-                    put_row(&s, &k, out + ((i + r) * c->m + from) * size);
+                    put_row(&s, &k, a0, a1, out + ((i + r) * c->m + from) * size);
                 }
             }
         }
