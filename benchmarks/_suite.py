@@ -72,7 +72,7 @@ class Implementations(_Operation):
         return all_sizes, (*_IMPLEMENTATIONS, *more)
 
     def setup(self, size, implementation):
-        """Make the data and the callable, compile what compiles, and warm the memory."""
+        """Make the data and the callable; call it once, which compiles and warms the memory."""
         name = implementation.removesuffix(_REUSING)
         peer = _BY_NAME[name]
         if not peer.installed or not peer.offers(self.operation, size[1]):
@@ -83,9 +83,6 @@ class Implementations(_Operation):
             out = measure.touched_empty(peers.output_shape(self.operation, self.inputs))
         self.call = peer.bind(self.operation, self.inputs, out)
         self.call()
-        if out is None:
-            shape = peers.output_shape(self.operation, self.inputs)
-            measure.warm_memory(8 * math.prod(shape))
 
     def time_call(self, size, implementation):
         self.call()

@@ -144,13 +144,10 @@ def measure_case(case, *, rounds, budget, among=None):
         errors[peer.name] = peers.relative_error(case.operation, inputs, fresh())
         if peer.reuses:
             callables[peer.name, "reused"] = peer.bind(case.operation, inputs, out)
-    fresh_bytes = {key: nbytes for key in callables if key[1] == "fresh"}
     with measure.pinned_blas(), measure.fills(nbytes) as fills:
         if nbytes >= _BEYOND_CACHES:
             callables |= {("fill", method, threads): f for (method, threads), f in fills.items()}
-        timings = measure.interleave(
-            callables, fresh_bytes=fresh_bytes, rounds=rounds, budget=budget
-        )
+        timings = measure.interleave(callables, rounds=rounds, budget=budget)
     record = {"nbytes": nbytes, "seconds": {}, "relative_error": errors, "fill_seconds": {}}
     for (name, *detail), timing in timings.items():
         if name == "fill":

@@ -8,8 +8,10 @@ memory would otherwise decide the result:
   fresh output therefore costs several times what a reused one costs, and the two are measured
   separately.
 * A virtual machine may have handed memory that was freed seconds ago back to its host; the first
-  touch after that runs at about 1 GB/s, whoever comes first. Before each timed call the amount of
-  memory that it is going to write is therefore touched and freed, untimed.
+  touch after that runs at 1 GB/s and less, whoever comes first. Each timed call therefore follows
+  directly upon an untimed one of the same callable, which has touched and freed the same amount of
+  memory: output and temporaries, in pages of the same size (touching small pages does not warm huge
+  ones).
 """
 
 import contextlib
@@ -19,7 +21,6 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
-import mmap
 import os
 import statistics
 import time
@@ -29,9 +30,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Outputs below this come from memory that the allocator keeps, and no page is touched anew.
-_LARGE = 1 << 22
-_PAGE = 4096
 # OpenMP threads spin for some milliseconds before they sleep.
 _SETTLE = 5e-3
 
@@ -50,26 +48,6 @@ class Timing:
 
     median: float
     samples: tuple
-
-
-def warm_memory(nbytes):
-    """Touch and free memory, so that the host has backed what the next allocation will get.
-
-    Parameters
-    ----------
-    nbytes : int
-        Amount of memory; nothing is done below 4 MiB.
-    """
-    if nbytes < _LARGE or not hasattr(mmap, "MAP_PRIVATE"):
-        return
-    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
-        # Small pages do not warm huge ones, which come from other free lists; huge pages warm both.
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):
-                pages.madvise(mmap.MADV_HUGEPAGE)
-        view = np.frombuffer(pages, np.uint8)
-        view[::_PAGE] = 1
-        del view
 
 
 def touched_empty(shape, dtype=np.float64):
@@ -92,7 +70,6 @@ def touched_empty(shape, dtype=np.float64):
 def interleave(
     callables: Mapping[Hashable, Callable],
     *,
-    fresh_bytes: Mapping[Hashable, int] | None = None,
     rounds: int = 7,
     minimum_time: float = 2e-3,
     budget: float | None = None,
@@ -102,9 +79,7 @@ def interleave(
     Parameters
     ----------
     callables : mapping from hashable to callable
-        Functions without arguments. Each is called untimed first.
-    fresh_bytes : mapping from hashable to int, optional
-        For callables that return fresh output, its size.
+        Functions without arguments. Each is called untimed first, and before each sample.
     rounds : int, default=7
         Samples of each callable.
     minimum_time : float, default=2e-3
@@ -116,7 +91,6 @@ def interleave(
     -------
     dict from hashable to Timing
     """
-    fresh_bytes = fresh_bytes or {}
     names = list(callables)
     calls = {name: _calls_per_sample(callables[name], minimum_time) for name in names}
     samples = {name: [] for name in names}
@@ -130,8 +104,7 @@ def interleave(
             # Another one begins each round, so that none always follows the same one.
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
-                sample = _sample(callables[name], calls[name], fresh_bytes.get(name, 0))
-                samples[name].append(sample)
+                samples[name].append(_sample(callables[name], calls[name]))
     finally:
         if collecting:
             gc.enable()
@@ -147,18 +120,17 @@ def _calls_per_sample(function, minimum_time):
     return max(1, min(1000, int(minimum_time / max(once, 1e-7))))
 
 
-def _sample(function, calls, fresh_bytes):
+def _sample(function, calls):
     # The threads of the one before may still be spinning in wait of more work.
     time.sleep(_SETTLE)
+    function()
     if calls == 1:
-        warm_memory(fresh_bytes)
         # The result lives until the clock has stopped: freeing it is not the callable's work.
         start = time.perf_counter()
         result = function()
         stop = time.perf_counter()
         del result
         return stop - start
-    function()
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -127,6 +127,7 @@ OPS |= {
     "scale_add": KD_OP_SCALE_ADD,
     "mul": KD_OP_MUL,
     "mul_add": KD_OP_MUL_ADD,
+    "reciprocal": KD_OP_RECIPROCAL,
     "callback": KD_OP_CALLBACK,
 }
 

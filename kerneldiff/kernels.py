@@ -214,10 +214,12 @@ def _inverse_square(kernel, length_scale, name):
     """1 / length_scale², a number or a tuple, which must be in the range of numbers."""
     with np.errstate(all="ignore"):
         weights = 1.0 / np.square(length_scale)
-    if not (np.all(np.isfinite(weights)) and np.all(weights > 0) and np.all(length_scale > 0)):
+        good = np.isfinite(weights) & (weights > 0) & (length_scale > 0)
+    if not np.all(good):
+        bad = np.atleast_1d(length_scale)[~np.atleast_1d(good)][0]
         raise ValueError(
-            f"{name} of {type(kernel).__name__} is {length_scale}; it must be finite and positive, and so must "
-            "the inverse of its square be."
+            f"{name} of {type(kernel).__name__} has the value {bad:g}; it must be finite and "
+            "positive, and so must the inverse of its square be."
         )
     return float(weights) if weights.ndim == 0 else tuple(weights.tolist())
 
@@ -330,7 +332,19 @@ def _read_exponentiation(kernel, d):
     base, exponent = read(kernel.kernel, d), _number(kernel, "exponent")
     if isinstance(base, Constant):
         return Constant(base.value**exponent)
-    return Power(base, exponent)
+    return _raised(base, exponent)
+
+
+def _raised(base, p):
+    """The tree of base ** p, simpler where the base is a power itself."""
+    if isinstance(base, Leaf) and base.amplitude > 0 and p > 0:
+        amplitude = base.amplitude**p
+        if base.jet == "rbf":
+            return replace(base, amplitude=amplitude, scale=base.scale * p)
+        if base.jet == "rational_quadratic":
+            alpha = (base.parameters[0] * p,)
+            return replace(base, amplitude=amplitude, scale=base.scale * p, parameters=alpha)
+    return Power(base, p)
 
 
 def _read_columns(kernel, d):
@@ -703,7 +717,7 @@ class _Compiler:
             return self.leaf(term, order)
         if isinstance(term, Power):
             base = self.jet(term.base, order)
-            result = self.power(base, term.exponent, order)
+            result = self.power(base, term.exponent, order, is_positive(term.base))
             self.release([base], result)
             return result
         left, right = self.jet(term.left, order), self.jet(term.right, order)
@@ -737,30 +751,50 @@ class _Compiler:
         self.step(leaf.jet, dst, -1 - number, callback, order, parameters)
         return {(number,) * q: _Buffer(dst + q) for q in range(order + 1)}
 
-    def power(self, base, exponent, order):
-        """Compile base ** exponent, by Faà di Bruno's formula."""
+    def power(self, base, exponent, order, positive):
+        """Compile base ** exponent by Faà di Bruno's formula.
+
+        A base that is nowhere negative only underflows to zero, and then derivatives of its powers
+        are zero too; but powers of lower exponent overflow before that.  So these are made of
+        ratios to the base instead, where the exponent is not a natural number.
+        """
         value = base.get((), 0.0)
         if not isinstance(value, _Buffer):
             # Only noise, which has no derivatives, leaves a base without a buffer.
             return {(): value**exponent} if value or exponent > 0 else {(): math.inf}
-        outer = self.allocate(order + 1)
-        self.step("power", outer, value.number, 0, order, (1.0, 1.0, exponent, 0.0))
-        top = order
-        if exponent >= 0 and exponent == int(exponent):
-            top = min(order, int(exponent))
-        outer_jet = {(0,) * q: _Buffer(outer + q) for q in range(order + 1)}
+        natural = exponent >= 0 and exponent == int(exponent)
+        ratios = positive and not natural
+        top = min(order, int(exponent)) if natural else order
+        count = 1 if ratios else order + 1
+        outer = self.allocate(count)
+        self.step("power", outer, value.number, 0, count - 1, (1.0, 1.0, exponent, 0.0))
+        outer_jet = {(0,) * q: _Buffer(outer + q) for q in range(count)}
         result, made = {}, {}
+        inner = base
+        if ratios and order:
+            reciprocal = self.allocate()
+            self.step("reciprocal", reciprocal, value.number)
+            made["reciprocal"] = _Buffer(reciprocal)
+            inner = {
+                index: self.combine([(1.0, part, _Buffer(reciprocal))])
+                for index, part in base.items()
+                if index
+            }
         for index in self.indices(order):
             terms = []
             for blocks, count in _compositions(index).items():
-                if len(blocks) <= top and all(block in base for block in blocks):
-                    factors = [base[block] for block in blocks]
-                    terms.append((float(count), outer_jet[(0,) * len(blocks)], *factors))
+                if len(blocks) <= top and all(block in inner for block in blocks):
+                    factors = [inner[block] for block in blocks]
+                    if ratios:
+                        factor = math.prod(exponent - k for k in range(len(blocks)))
+                        terms.append((count * factor, outer_jet[()], *factors))
+                    else:
+                        terms.append((float(count), outer_jet[(0,) * len(blocks)], *factors))
             # Products of more than two buffers are made beforehand.
             terms = [self.shorten(term, made) for term in terms]
             if terms and (combined := self.combine(terms)) != 0:
                 result[index] = combined
-        self.release([outer_jet, made], result)
+        self.release([outer_jet, made, *([] if inner is base else [inner])], result)
         return result
 
     def shorten(self, term, made):
@@ -968,6 +1002,21 @@ def _balanced(term, d, limit):
     if isinstance(term, Power):
         return Power(_balanced(term.base, d, limit), term.exponent)
     return term
+
+
+_POSITIVE = {"rbf", "matern12", "matern32", "matern52", "rational_quadratic", "exp_sine_squared"}
+
+
+def is_positive(term):
+    """Tell whether a tree is known to be positive wherever it has not underflowed."""
+    if isinstance(term, Leaf):
+        known = term.jet in _POSITIVE or (term.callback and term.callback[0] == "matern")
+        return term.amplitude > 0 and bool(known)
+    if isinstance(term, Constant):
+        return term.value > 0
+    if isinstance(term, Sum | Product):
+        return is_positive(term.left) and is_positive(term.right)
+    return isinstance(term, Power) and is_positive(term.base)
 
 
 def _check_single(term):

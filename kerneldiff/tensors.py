@@ -573,10 +573,10 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
         raise TypeError("tensor_blocks takes no out; it yields new blocks.")
     if working_memory is None:
         working_memory = get_config()["working_memory"]
+    if not isinstance(working_memory, numbers.Real):
+        raise TypeError(f"working_memory is {working_memory!r}; it must be a number of MiB.")
     if not working_memory > 0:
-        raise ValueError(
-            f"working_memory is {working_memory}; it must be a positive number of MiB."
-        )
+        raise ValueError(f"working_memory is {working_memory} MiB; it must be positive.")
     same = Y is None
     X, Y = check_pair(X, Y)
     # No rows: this checks everything, and tells the shape of a row.

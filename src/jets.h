@@ -10,7 +10,7 @@
  * points divided by a length scale before they are subtracted lose digits.  f[q] stands `stride`
  * after f[q - 1].  order is at most 5; n is a multiple of VL, the lanes of a vector.
  *
- * Kernels of a distance have s = a >= 0 for argument.  Where a derivative is singular at s = 0 it
+ * Kernels of a distance have s = a ≥ 0 for argument.  Where a derivative is singular at s = 0 it
  * is stored as 0: the operation knows the kernel's smoothness and what exists.
  *
  * To add a kernel: one line in KD_JETS, one function below, formula and limit at zero above it.
@@ -40,427 +40,482 @@ enum { KD_JETS(KD_JET_ENUM) KD_N_JETS };
 #define KD_SQRT __builtin_sqrt
 #endif
 
-#define KD_JET_ARGS \
-    const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride, ptrdiff_t n, int order
-#define KD_JET(name) static void kd_jet_##name(KD_JET_ARGS, const double *par)
+#define KD_PI_PI 9.86960440108935861883 /* π² */
 
-/* For all arguments; that their number is a multiple of VL spares the loops their remainders. */
+#define KD_JET(name)                                                                            \
+    static void kd_jet_##name(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride, \
+                              ptrdiff_t n, int order, const double *par)
+
+/* The loops of a jet that are made once for each order, up to a highest: `order` is a constant in
+ * them. */
+#define KD_LOOPS(name)                                                             \
+    KD_INLINE void kd_loops_##name(const KD_REAL *restrict a, KD_REAL *restrict f, \
+                                   ptrdiff_t stride, ptrdiff_t n, const double *par, int order)
+#define KD_LOOPS_CASE(name, q)                    \
+    case q:                                       \
+        kd_loops_##name(a, f, stride, n, par, q); \
+        break;
+#define KD_RUN_LOOPS(name, highest)              \
+    switch (order < highest ? order : highest) { \
+        KD_LOOPS_CASE(name, 0)                   \
+        KD_LOOPS_CASE(name, 1)                   \
+        KD_LOOPS_CASE(name, 2)                   \
+        KD_LOOPS_CASE(name, 3)                   \
+        KD_LOOPS_CASE(name, 4)                   \
+        KD_LOOPS_CASE(name, 5)                   \
+    }
+
+/* For all arguments. That their number is a multiple of VL spares the loops their remainders. */
 #define KD_EACH _Pragma("omp simd") for (ptrdiff_t i = 0; i < (n & -(ptrdiff_t)VL); i++)
 
-/* body(..., min(order, 2)) with a constant there: the loops are made once for each. */
-#define KD_BY_ORDER(body, ...)    \
-    do {                          \
-        switch (order) {          \
-        case 0:                   \
-            body(__VA_ARGS__, 0); \
-            break;                \
-        case 1:                   \
-            body(__VA_ARGS__, 1); \
-            break;                \
-        default:                  \
-            body(__VA_ARGS__, 2); \
-        }                         \
-    } while (0)
-
-static void kd_fill(KD_REAL *f, ptrdiff_t n, double value) {
+static void kd_constant(KD_REAL *f, ptrdiff_t n, double value) {
     const KD_REAL v = (KD_REAL)value;
     KD_EACH f[i] = v;
 }
 
-/* ------------------------------------------------------------------------ exponentials --- */
+static void kd_scale(KD_REAL *f, ptrdiff_t n, double factor) {
+    const KD_REAL c = (KD_REAL)factor;
+    KD_EACH f[i] *= c;
+}
 
-/* f = c exp(rate a), rate a <= 0: f^(q) = rate f^(q-1). */
-static void kd_exponential(KD_JET_ARGS, double c_, double rate_) {
+/* ----------------------------------------------------------------------------- exponentials --- */
+
+/* c exp(rate a), rate a ≤ 0: f^(q) = rate f^(q-1). */
+static void kd_exponential(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride,
+                           ptrdiff_t n, int order, double c_, double rate_) {
     const KD_REAL c = (KD_REAL)c_, rate = (KD_REAL)rate_;
     KD_EACH f[i] = c * kd_exp_neg(rate * a[i]);
-    for (int q = 1; q <= order; q++, f += stride) {
-        KD_REAL *restrict next = f + stride;
+    for (int q = 1; q <= order; q++) {
+        KD_REAL *next = f + stride;
         KD_EACH next[i] = rate * f[i];
+        f = next;
     }
 }
 
 /* RBF: F(s) = exp(-s / 2), F^(q) = (-1/2)^q F. */
 KD_JET(rbf) { kd_exponential(a, f, stride, n, order, par[0], -0.5 * par[1]); }
 
-/* Radial function gaussian: F(s) = exp(-s). */
+/* Radial function gaussian: F(s) = exp(-s), F^(q) = (-1)^q F. */
 KD_JET(gaussian) { kd_exponential(a, f, stride, n, order, par[0], -par[1]); }
 
-/* --------------------------------------------------------------------------- half powers --- */
+/* --------------------------------------------------------------------- functions of √s --- */
 
-/* Derivatives from the first singular one on, of functions with smoothness 2 nu that obey
+/* Derivatives from + 1 ... order, singular at zero, of the functions with
  *
- *     s f^(q+1) = k/4 f^(q-1) - (q - nu) f^(q).
+ *     s f^(q+1) = k f^(q-1) - (q - ν) f^(q):
  *
- * For Matern kernels, f ~ t^nu K_nu(t) with t = sqrt(k s), k = 2 nu w, this is the recurrence of
- * the modified Bessel functions, and for half powers, k = 0, that of s^nu.  f^(top) is regular,
- * f^(top+1) given; from there on both terms have the same sign. */
-static void kd_half_tail(KD_JET_ARGS, int top, double nu, double k_) {
-    const KD_REAL k = (KD_REAL)(0.25 * k_);
-    for (int q = top + 1; q < order; q++) {
-        const KD_REAL *restrict f0 = f + (q - 1) * stride, *restrict f1 = f + q * stride;
-        KD_REAL *restrict f2 = f + (q + 1) * stride;
+ * Matérn's f ~ t^ν K_ν(t), t² = 4 k s, of which this is the recurrence of the modified Bessel
+ * functions, and s^ν, k = 0.  With from > ν, all terms have one sign. */
+static void kd_root_tail(const KD_REAL *restrict a, KD_REAL *f, ptrdiff_t stride, ptrdiff_t n,
+                         int order, int from, double nu, double k_) {
+    const KD_REAL k = (KD_REAL)k_;
+    for (int q = from; q < order; q++) {
+        const KD_REAL *f0 = f + (q - 1) * stride, *f1 = f + q * stride;
+        KD_REAL *f2 = f + (q + 1) * stride;
         const KD_REAL r = (KD_REAL)(nu - q);
-        KD_EACH f2[i] = a[i] == 0 ? 0 : (k * f0[i] + r * f1[i]) / a[i];
+        if (k == 0) /* not 0 f0, which may be infinite */
+            KD_EACH {
+                const KD_REAL s = a[i], y = r * f1[i] / s;
+                f2[i] = s == 0 ? 0 : y;
+            }
+        else
+            KD_EACH {
+                const KD_REAL s = a[i], y = (k * f0[i] + r * f1[i]) / s;
+                f2[i] = s == 0 ? 0 : y;
+            }
     }
 }
 
-/* exp(-t) where (1 + t) exp(-t) and the like are wanted: t stops where exp(-t) is 0. */
+/* k √s, but no more than where exp(-k √s) is 0, so that its products with that are 0 too. */
 KD_INLINE KD_REAL kd_root(KD_REAL k, KD_REAL s) { return kd_at_most(k * KD_SQRT(s), -KD_EXP_MIN); }
 
-/* 1 / sqrt(s), 0 at zero. */
+/* 1 / √s, but 0 at zero. */
 KD_INLINE KD_REAL kd_rsqrt(KD_REAL s) { return s == 0 ? 0 : 1 / KD_SQRT(s); }
 
-/* Matern 1/2: t = sqrt(s), F = exp(-t); singular at zero from F' = -exp(-t) / (2 t) on. */
-KD_INLINE void kd_matern12(KD_JET_ARGS, const double *par, int low) {
-    const KD_REAL c = (KD_REAL)par[0], k = (KD_REAL)__builtin_sqrt(par[1]);
-    const KD_REAL c1 = (KD_REAL)(-0.5 * par[0] * __builtin_sqrt(par[1]));
-    KD_REAL *restrict f1 = f + stride;
-    (void)order;
+/* Matérn 1/2: t = √s, F = exp(-t), F' = -1/2 exp(-t) / t. At zero: 1, singular. */
+KD_LOOPS(matern12) {
+    const double k_ = __builtin_sqrt(par[1]);
+    const KD_REAL k = (KD_REAL)k_, c = (KD_REAL)par[0], c1 = (KD_REAL)(par[0] * k_ / -2);
     KD_EACH {
         const KD_REAL e = kd_exp_neg(-kd_root(k, a[i]));
         f[i] = c * e;
-        if (low >= 1) f1[i] = c1 * e * kd_rsqrt(a[i]);
+        if (order >= 1) f[stride + i] = c1 * e * kd_rsqrt(a[i]);
     }
 }
 
 KD_JET(matern12) {
-    KD_BY_ORDER(kd_matern12, a, f, stride, n, order, par);
-    kd_half_tail(a, f, stride, n, order, 0, 0.5, par[1]);
+    KD_RUN_LOOPS(matern12, 1)
+    kd_root_tail(a, f, stride, n, order, 1, 0.5, par[1] / 4);
 }
 
-/* Matern 3/2: t = sqrt(3 s), F = (1 + t) exp(-t), F' = -3/2 exp(-t); singular at zero from
- * F'' = 9/4 exp(-t) / t on. */
-KD_INLINE void kd_matern32(KD_JET_ARGS, const double *par, int low) {
-    const double w = 3 * par[1];
-    const KD_REAL c = (KD_REAL)par[0], k = (KD_REAL)__builtin_sqrt(w);
-    const KD_REAL c1 = (KD_REAL)(-0.5 * par[0] * w);
-    const KD_REAL c2 = (KD_REAL)(0.25 * par[0] * w * __builtin_sqrt(w));
-    KD_REAL *restrict f1 = f + stride, *restrict f2 = f1 + stride;
-    (void)order;
+/* Matérn 3/2: t = √(3 s), F = (1 + t) exp(-t), F' = -3/2 exp(-t), F'' = 9/4 exp(-t) / t.
+ * At zero: 1, -3/2, singular. */
+KD_LOOPS(matern32) {
+    const double w = 3 * par[1], k_ = __builtin_sqrt(w);
+    const KD_REAL k = (KD_REAL)k_, c = (KD_REAL)par[0], c1 = (KD_REAL)(par[0] * w / -2),
+                  c2 = (KD_REAL)(par[0] * w * k_ / 4);
     KD_EACH {
         const KD_REAL t = kd_root(k, a[i]), e = kd_exp_neg(-t);
         f[i] = c * (e * t + e);
-        if (low >= 1) f1[i] = c1 * e;
-        if (low >= 2) f2[i] = c2 * e * kd_rsqrt(a[i]);
+        if (order >= 1) f[stride + i] = c1 * e;
+        if (order >= 2) f[2 * stride + i] = c2 * e * kd_rsqrt(a[i]);
     }
 }
 
 KD_JET(matern32) {
-    KD_BY_ORDER(kd_matern32, a, f, stride, n, order, par);
-    kd_half_tail(a, f, stride, n, order, 1, 1.5, 3 * par[1]);
+    KD_RUN_LOOPS(matern32, 2)
+    kd_root_tail(a, f, stride, n, order, 2, 1.5, 3 * par[1] / 4);
 }
 
-/* Matern 5/2: t = sqrt(5 s), F = (1 + t + t^2 / 3) exp(-t), F' = -5/6 (1 + t) exp(-t),
- * F'' = 25/12 exp(-t); singular at zero from F''' = -125/24 exp(-t) / t on. */
-KD_INLINE void kd_matern52(KD_JET_ARGS, const double *par, int low) {
+/* Matérn 5/2: t = √(5 s), F = (1 + t + t² / 3) exp(-t), F' = -5/6 (1 + t) exp(-t),
+ * F'' = 25/12 exp(-t), F''' = -125/24 exp(-t) / t. At zero: 1, -5/6, 25/12, singular. */
+KD_LOOPS(matern52) {
     const double w = 5 * par[1];
-    const KD_REAL c = (KD_REAL)par[0], k = (KD_REAL)__builtin_sqrt(w);
-    const KD_REAL c1 = (KD_REAL)(par[0] * w / -6), c2 = (KD_REAL)(par[0] * w * w / 12);
-    const KD_REAL third = (KD_REAL)(1.0 / 3);
-    KD_REAL *restrict f1 = f + stride, *restrict f2 = f1 + stride;
-    (void)order;
+    const KD_REAL k = (KD_REAL)__builtin_sqrt(w), third = (KD_REAL)(1.0 / 3), c = (KD_REAL)par[0],
+                  c1 = (KD_REAL)(par[0] * w / -6), c2 = (KD_REAL)(par[0] * w * w / 12);
     KD_EACH {
-        const KD_REAL t = kd_root(k, a[i]), e = kd_exp_neg(-t), te = e * t + e;
-        f[i] = c * (third * t * t * e + te);
-        if (low >= 1) f1[i] = c1 * te;
-        if (low >= 2) f2[i] = c2 * e;
+        const KD_REAL t = kd_root(k, a[i]), e = kd_exp_neg(-t);
+        f[i] = c * e * ((third * t + 1) * t + 1);
+        if (order >= 1) f[stride + i] = c1 * (e * t + e);
+        if (order >= 2) f[2 * stride + i] = c2 * e;
     }
 }
 
 KD_JET(matern52) {
-    KD_BY_ORDER(kd_matern52, a, f, stride, n, order, par);
+    KD_RUN_LOOPS(matern52, 2)
     if (order < 3) return;
-    const KD_REAL k = (KD_REAL)(-0.5 * __builtin_sqrt(5 * par[1]));
-    const KD_REAL *restrict f2 = f + 2 * stride;
-    KD_REAL *restrict f3 = f + 3 * stride;
+    const KD_REAL k = (KD_REAL)(__builtin_sqrt(5 * par[1]) / -2);
+    const KD_REAL *f2 = f + 2 * stride;
+    KD_REAL *f3 = f + 3 * stride;
     KD_EACH f3[i] = k * f2[i] * kd_rsqrt(a[i]);
-    kd_half_tail(a, f, stride, n, order, 2, 2.5, 5 * par[1]);
+    kd_root_tail(a, f, stride, n, order, 3, 2.5, 5 * par[1] / 4);
 }
 
-/* c (w s)^(top + 1/2): the derivatives down to f^(top) ~ sqrt(s) are 0 at zero, the others
- * singular. */
-static void kd_half_power(KD_JET_ARGS, int top, const double *par, double sign) {
-    double c = sign * par[0] * __builtin_sqrt(par[1]);
-    for (int q = 0; q < top; q++) c *= par[1];
-    for (int q = 0; q <= order && q <= top + 1; q++, c *= top + 1.5 - q) {
+/* c (w s)^(m + 1/2): 0 at zero up to f^(m), singular beyond. */
+static void kd_half_power(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride,
+                          ptrdiff_t n, int order, int m, double c, double w) {
+    c *= __builtin_sqrt(w);
+    for (int k = 0; k < m; k++) c *= w;
+    for (int q = 0; q <= order && q <= m + 1; q++) {
         const KD_REAL cq = (KD_REAL)c;
-        KD_REAL *restrict fq = f + q * stride;
-        if (q > top)
+        KD_REAL *fq = f + q * stride;
+        if (q > m)
             KD_EACH fq[i] = cq * kd_rsqrt(a[i]);
-        else if (q == top)
-            KD_EACH fq[i] = cq * KD_SQRT(a[i]);
-        else if (q == top - 1)
-            KD_EACH fq[i] = cq * a[i] * KD_SQRT(a[i]);
         else
-            KD_EACH fq[i] = cq * a[i] * a[i] * KD_SQRT(a[i]);
+            KD_EACH fq[i] = cq * KD_SQRT(a[i]);
+        for (int k = q; k < m; k++) KD_EACH fq[i] *= a[i];
+        c *= m + 0.5 - q;
     }
-    kd_half_tail(a, f, stride, n, order, top, top + 0.5, 0);
+    kd_root_tail(a, f, stride, n, order, m + 1, m + 0.5, 0);
 }
 
-/* Radial function linear: F(s) = -sqrt(s); 0 at zero, F' and all others singular. */
-KD_JET(radial_linear) { kd_half_power(a, f, stride, n, order, 0, par, -1); }
+/* Radial function linear: F(s) = -s^(1/2). At zero: 0, singular. */
+KD_JET(radial_linear) { kd_half_power(a, f, stride, n, order, 0, -par[0], par[1]); }
 
-/* Radial function cubic: F(s) = s^(3/2); F and F' are 0 at zero, the others singular. */
-KD_JET(cubic) { kd_half_power(a, f, stride, n, order, 1, par, 1); }
+/* Radial function cubic: F(s) = s^(3/2). At zero: 0, 0, singular. */
+KD_JET(cubic) { kd_half_power(a, f, stride, n, order, 1, par[0], par[1]); }
 
-/* Radial function quintic: F(s) = -s^(5/2); F, F', F'' are 0 at zero, the others singular. */
-KD_JET(quintic) { kd_half_power(a, f, stride, n, order, 2, par, -1); }
+/* Radial function quintic: F(s) = -s^(5/2). At zero: 0, 0, 0, singular. */
+KD_JET(quintic) { kd_half_power(a, f, stride, n, order, 2, -par[0], par[1]); }
 
 /* Radial function thin_plate_spline: F(s) = s log(s) / 2, F' = (log(s) + 1) / 2, F'' = 1 / (2 s),
- * F^(q+1) = (1 - q) / s F^(q); F(0) = 0, all derivatives are singular at zero. */
-KD_JET(thin_plate_spline) {
-    const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)(0.5 * par[0] * par[1]);
-    KD_REAL *restrict f1 = f + stride, *restrict f2 = f1 + stride;
+ * s F^(q+1) = -(q - 1) F^(q). At zero: 0, singular. */
+KD_LOOPS(thin_plate_spline) {
+    const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)(par[0] / 2),
+                  c1 = (KD_REAL)(par[0] * par[1] / 2);
     KD_EACH {
-        const KD_REAL l = kd_log(w * a[i]);
-        f[i] = a[i] == 0 ? 0 : c * a[i] * l;
+        const KD_REAL s = w * a[i], l = kd_log(s);
+        f[i] = s == 0 ? 0 : c * s * l;
+        if (order >= 1) f[stride + i] = s == 0 ? 0 : c1 * l + c1;
+        if (order >= 2) f[2 * stride + i] = s == 0 ? 0 : c1 / a[i];
     }
-    if (order >= 1) KD_EACH {
-            const KD_REAL l = kd_log(w * a[i]);
-            f1[i] = a[i] == 0 ? 0 : c * (l + 1);
-        }
-    if (order >= 2) KD_EACH f2[i] = a[i] == 0 ? 0 : c / a[i];
-    kd_half_tail(a, f, stride, n, order, 1, 1, 0);
 }
 
-/* ------------------------------------------------------------------------- binomials --- */
+KD_JET(thin_plate_spline) {
+    KD_RUN_LOOPS(thin_plate_spline, 2)
+    kd_root_tail(a, f, stride, n, order, 2, 1, 0);
+}
 
-/* Derivatives first ... order of a function ~ (1 + x)^p with x = rate a:
- * f^(q) = (p - q + 1) rate f^(q-1) / (1 + x). The reciprocal waits in the last of them. */
-static void kd_binomial_tail(KD_JET_ARGS, int first, double p, double rate_) {
+/* -------------------------------------------------------------------------- powers of 1 + s --- */
+
+/* Derivatives from ... order of a function ~ u^p, u = 1 + rate s:
+ * f^(q) = (p - q + 1) rate f^(q-1) / u.  1 / u waits where the last of them goes. */
+static void kd_power_tail(const KD_REAL *restrict a, KD_REAL *f, ptrdiff_t stride, ptrdiff_t n,
+                          int order, int from, double p, double rate_) {
     const KD_REAL rate = (KD_REAL)rate_;
     KD_REAL *last = f + order * stride;
-    if (order < first) return;
+    if (order < from) return;
     KD_EACH last[i] = 1 / (rate * a[i] + 1);
-    for (int q = first; q <= order; q++) {
-        const KD_REAL *before = f + (q - 1) * stride;
+    for (int q = from; q <= order; q++) {
+        const KD_REAL r = (KD_REAL)((p - (q - 1)) * rate_), *before = f + (q - 1) * stride;
         KD_REAL *next = f + q * stride;
-        const KD_REAL r = (KD_REAL)((p - (q - 1)) * rate_);
         KD_EACH next[i] = r * before[i] * last[i];
     }
 }
 
-/* RationalQuadratic, alpha = par[2]: F(s) = u^(-alpha), u = 1 + s / (2 alpha),
- * F^(q) = -(alpha + q - 1) / (2 alpha) F^(q-1) / u. */
+/* log(1 + x), x ≥ 0. */
+KD_INLINE KD_REAL kd_log1p_pos(KD_REAL x) {
+    KD_REAL k, f, s, excess;
+    kd_log1p_reduce(x, &k, &f, &s, &excess);
+    const KD_REAL y = kd_log_sum(k, f, s, excess);
+    return x < KD_INF ? y : x;
+}
+
+/* RationalQuadratic, α = par[2]: F(s) = u^(-α), u = 1 + s / (2 α),
+ * F^(q) = -(α + q - 1) / (2 α) F^(q-1) / u.  At zero: 1, -1/2, (α + 1) / (4 α), ...
+ *
+ * The logarithm of 1 + x, not of a rounded u, keeps the digits of x when α is large.  Two short
+ * loops are faster than a long one: more of their steps are under way at a time. */
 KD_JET(rational_quadratic) {
     const double alpha = par[2], rate_ = par[1] / (2 * alpha);
     const KD_REAL c = (KD_REAL)par[0], rate = (KD_REAL)rate_, p = (KD_REAL)-alpha;
-    KD_EACH f[i] = c * kd_pow1p(rate * a[i], p);
-    kd_binomial_tail(a, f, stride, n, order, 1, -alpha, rate_);
+    KD_EACH f[i] = p * kd_log1p_pos(rate * a[i]);
+    KD_EACH f[i] = c * kd_exp_neg(f[i]);
+    kd_power_tail(a, f, stride, n, order, 1, -alpha, rate_);
 }
 
-/* Radial function multiquadric: F(s) = -sqrt(1 + s). */
+/* Radial function multiquadric: F(s) = -(1 + s)^(1/2). At zero: -1, -1/2, 1/4, ... */
+KD_LOOPS(multiquadric) {
+    const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)-par[0], c1 = (KD_REAL)(par[0] * par[1] / -2);
+    KD_EACH {
+        const KD_REAL y = KD_SQRT(w * a[i] + 1);
+        f[i] = c * y;
+        if (order >= 1) f[stride + i] = c1 / y;
+    }
+}
+
 KD_JET(multiquadric) {
-    const KD_REAL c = (KD_REAL)-par[0], w = (KD_REAL)par[1];
-    const KD_REAL c1 = (KD_REAL)(-0.5 * par[0] * par[1]);
-    KD_REAL *restrict f1 = f + stride;
-    KD_EACH f[i] = c * KD_SQRT(w * a[i] + 1);
-    if (order >= 1) KD_EACH f1[i] = c1 / KD_SQRT(w * a[i] + 1);
-    kd_binomial_tail(a, f, stride, n, order, 2, 0.5, par[1]);
+    KD_RUN_LOOPS(multiquadric, 1)
+    kd_power_tail(a, f, stride, n, order, 2, 0.5, par[1]);
 }
 
-/* Radial function inverse_multiquadric: F(s) = 1 / sqrt(1 + s). */
+/* Radial function inverse_multiquadric: F(s) = (1 + s)^(-1/2). At zero: 1, -1/2, 3/4, ... */
 KD_JET(inverse_multiquadric) {
     const KD_REAL c = (KD_REAL)par[0], w = (KD_REAL)par[1];
     KD_EACH f[i] = c / KD_SQRT(w * a[i] + 1);
-    kd_binomial_tail(a, f, stride, n, order, 1, -0.5, par[1]);
+    kd_power_tail(a, f, stride, n, order, 1, -0.5, par[1]);
 }
 
-/* Radial function inverse_quadratic: F(s) = 1 / (1 + s). */
+/* Radial function inverse_quadratic: F(s) = 1 / (1 + s). At zero: 1, -1, 2, ... */
 KD_JET(inverse_quadratic) {
     const KD_REAL c = (KD_REAL)par[0], w = (KD_REAL)par[1];
     KD_EACH f[i] = c / (w * a[i] + 1);
-    kd_binomial_tail(a, f, stride, n, order, 1, -1, par[1]);
+    kd_power_tail(a, f, stride, n, order, 1, -1, par[1]);
 }
 
-/* -------------------------------------------------------------------------- periodic --- */
+/* --------------------------------------------------------------------------------- periodic --- */
 
-/* J_m(y) = j_m(z) / z^m with y = z^2 and the spherical Bessel function j_m, m >= 1, for y <= pi^2:
- * its power series, each term from the one before. */
-KD_INLINE KD_REAL kd_bessel(KD_REAL y, int m) {
-    enum { TERMS = KD_F32 ? 7 : 13 };
-    double scale = 1;
-    KD_REAL sum = 1;
-    for (int k = TERMS; k > 0; k--) sum = 1 - y * (KD_REAL)(0.5 / (k * (2 * m + 1 + 2 * k))) * sum;
-    for (int k = 1; k <= m; k++) scale /= 2 * k + 1;
-    return (KD_REAL)scale * sum;
+/* With z = 2 π √t, the spherical Bessel functions j_m and G_m = (2 π²)^m j_m(z) / z^m: minimax
+ * polynomials in t ≤ 1/4, that is z ≤ π, for
+ *
+ *                        sin²(z / 2) / t   (1 - G_0) / (2 t)      G_2       G_4
+ *     relative error            4.2e-17             4.6e-18   1.2e-17   8.0e-19   (double)
+ *                                1.4e-8              2.4e-9    5.5e-9   7.7e-10   (float) */
+#if KD_F32
+enum { KD_SINE_TERMS = 6 };
+static const KD_REAL kd_sine_sin2[] = {0x1.3bd3ccp3f,  -0x1.03c1dep5f, 0x1.55d0cp5f,
+                                       -0x1.e193aep4f, 0x1.a1300ap3f,  -0x1.ab0908p1f},
+                     kd_sine_g0[] = {0x1.a51a66p1f,  -0x1.9f9cacp2f, 0x1.86a764p2f,
+                                     -0x1.ac365ep1f, 0x1.30912cp0f,  -0x1.0d81e4p-2f},
+                     kd_sine_g2[] = {0x1.9f9cb4p4f,  -0x1.24fea2p6f, 0x1.414c66p6f,
+                                     -0x1.802d64p5f, 0x1.20c5dp4f,   -0x1.086726p2f},
+                     kd_sine_g4[] = {0x1.414e04p7f,  -0x1.204952p8f, 0x1.b5bb3cp7f,
+                                     -0x1.7fed18p6f, 0x1.baf38ap4f,  -0x1.48c2a2p2f};
+#else
+enum { KD_SINE_TERMS = 10 };
+static const KD_REAL kd_sine_sin2[] = {0x1.3bd3cc9be45dep3,  -0x1.03c1f081b5a99p5,
+                                       0x1.55d3c7e3cab4fp5,  -0x1.e1f506889e737p4,
+                                       0x1.a6d1f289b85d8p3,  -0x1.f9d384c2a6cb9p1,
+                                       0x1.b6e18f1e14106p-1, -0x1.20b5b626168e6p-3,
+                                       0x1.2854e82b6ef0bp-6, -0x1.bc15d853bf4c2p-10},
+                     kd_sine_g0[] = {0x1.a51a6625307d3p1,   -0x1.9f9cb402bc45fp2,
+                                     0x1.86a8e4720d504p2,   -0x1.ac6805cf0d628p1,
+                                     0x1.33816a9c8537p0,    -0x1.3747182ef30d2p-2,
+                                     0x1.d424185a60363p-5,  -0x1.0fbe6b965b216p-7,
+                                     0x1.f39f6a9023375p-11, -0x1.55f13d7edaad2p-14},
+                     kd_sine_g2[] = {0x1.9f9cb402bc46cp4,  -0x1.24feab558a47ep6,
+                                     0x1.414e045b674f3p6,  -0x1.8061c54d4a8c6p5,
+                                     0x1.23d2a85209394p4,  -0x1.333802418d79fp2,
+                                     0x1.dba0316f2d12bp-1, -0x1.1a502b6ae0e1bp-3,
+                                     0x1.081d65f9408a9p-6, -0x1.6e2470d3af28ap-10},
+                     kd_sine_g4[] = {0x1.414e045b67c7dp7,  -0x1.204953fa1a72fp8,
+                                     0x1.b5bbfc888c68cp7,  -0x1.8006055c10492p6,
+                                     0x1.bde6b52678d08p4,  -0x1.7299748ec1901p2,
+                                     0x1.d07707bb5288dp-1, -0x1.c783d4db566e1p-4,
+                                     0x1.666b2590eae5dp-7, -0x1.aceb9e24a5daap-11};
+#endif
+
+KD_INLINE KD_REAL kd_sine_poly(KD_REAL t, const KD_REAL *p) {
+    const KD_REAL t2 = t * t;
+    KD_REAL even = p[KD_SINE_TERMS - 2], odd = p[KD_SINE_TERMS - 1];
+    for (int k = KD_SINE_TERMS - 4; k >= 0; k -= 2) {
+        even = even * t2 + p[k];
+        odd = odd * t2 + p[k + 1];
+    }
+    return odd * t + even;
 }
 
-/* ExpSineSquared, length scale l = par[2]: F = exp(h), h = -2 sin^2(pi sqrt(s)) / l^2, an entire
- * function of s.  With z = 2 pi sqrt(s) and j_m(z) the spherical Bessel functions,
+/* ExpSineSquared, l = par[2], w = 1 / period²: F(s) = exp(h), h = -2 sin²(z / 2) / l², z = 2 π √s,
+ * an entire function of s.  As d/ds is 2 π² / z d/dz,
  *
- *     h^(q) = (-2 pi^2)^q / l^2 J_(q-1),   J_m = j_m(z) / z^m,   J_m(0) = 1 / (1 3 5 ... (2 m +
- * 1)), J_-1 = cos(z),   J_0 = sin(z) / z,   J_(m+1) = ((2 m + 1) J_m - J_(m-1)) / z^2,
+ *     h^(q) = (-1)^q 2 π² / l² G_(q-1),   G_0 = sin(z) / z,   2 π² G_-1 = cos(z),
+ *     2 s G_(m+1) = (2 m + 1) G_m - 2 π² G_(m-1),   F^(q) = Σ_k (q-1 over k) h^(k+1) F^(q-1-k).
  *
- * the last of which cancels when z is small: below pi the two highest come from their series and
- * the others from the same recurrence, downwards.  F^(q) = sum_k (q-1 over k) h^(k+1) F^(q-1-k). */
-KD_INLINE void kd_exp_sine_squared(KD_JET_ARGS, const double *par, const int low) {
-    const double pi = 3.14159265358979323846, r = -2 * pi * pi * par[1], l2 = par[2] * par[2];
-    const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)par[0], c0 = (KD_REAL)(-2 / l2);
-    const KD_REAL ipi = (KD_REAL)(1 / pi), yw = (KD_REAL)(-2 * r);
-    const KD_REAL k1 = (KD_REAL)(r / l2), k2 = (KD_REAL)(r * r / l2),
-                  k3 = (KD_REAL)(r * r * r / l2), k4 = (KD_REAL)(r * r * r * r / l2),
-                  k5 = (KD_REAL)(r * r * r * r * r / l2);
-    (void)order;
+ * Upwards in m this loses digits like z^(-2 m).  Below z = π the even G_m come from polynomials
+ * instead, G_1 from those of G_0 and sin², and G_3 from its neighbours, all terms being positive.
+ * At zero: F = 1, F' = -2 π² / l², as G_m = (2 π²)^m / (1 3 5 ... (2 m + 1)) there. */
+KD_LOOPS(exp_sine_squared) {
+    const double l2 = par[2] * par[2], w_ = par[1], k1_ = -2 * KD_PI_PI / l2 * w_;
+    const KD_REAL w = (KD_REAL)w_, c = (KD_REAL)par[0], p = (KD_REAL)(2 * KD_PI_PI);
+    const KD_REAL k0 = (KD_REAL)(-2 / l2), k1 = (KD_REAL)k1_, k2 = (KD_REAL)(-k1_ * w_),
+                  k3 = (KD_REAL)(k1_ * w_ * w_), k4 = (KD_REAL)(-k1_ * w_ * w_ * w_),
+                  k5 = (KD_REAL)(k1_ * w_ * w_ * w_ * w_);
+    /* h and its derivatives, then their exponential: see RationalQuadratic. */
     KD_EACH {
-        const KD_REAL x = KD_SQRT(w * a[i]);
-        KD_REAL sn, cs;
-        kd_sincospi(x, &sn, &cs);
-        const KD_REAL f0 = c * kd_exp_neg(c0 * sn * sn);
+        const KD_REAL root = KD_SQRT(w * a[i]);
+        /* The distance to the nearest whole number of periods; all large numbers are whole. */
+        const KD_REAL b = root >= KD_MANY ? 0 : root - ((root + KD_MANY) - KD_MANY);
+        const KD_REAL t = b * b, S = kd_sine_poly(t, kd_sine_sin2), sin2 = t * S;
+        f[i] = k0 * sin2;
+        if (order < 1) continue;
+
+        const _Bool inside = root < KD_K(0.5); /* z < π, t = s */
+        const KD_REAL A = kd_sine_poly(t, kd_sine_g0), r = 1 / root, v = KD_K(0.5) * r * r;
+        const KD_REAL g0 = (1 - 2 * t * A) * (inside ? 1 : b * r);
+        f[stride + i] = k1 * g0;
+        if (order < 2) continue;
+
+        const KD_REAL g1 = inside ? S - A : (g0 - (1 - 2 * sin2)) * v;
+        f[2 * stride + i] = k2 * g1;
+        if (order < 3) continue;
+
+        const KD_REAL g2 = inside ? kd_sine_poly(t, kd_sine_g2) : (3 * g1 - p * g0) * v;
+        f[3 * stride + i] = k3 * g2;
+        if (order < 4) continue;
+
+        const KD_REAL g4 = kd_sine_poly(t, kd_sine_g4);
+        const KD_REAL g3 = inside ? (p * g2 + 2 * t * g4) * KD_K(1.0 / 7) : (5 * g2 - p * g1) * v;
+        f[4 * stride + i] = k4 * g3;
+        if (order >= 5) f[5 * stride + i] = k5 * (inside ? g4 : (7 * g3 - p * g2) * v);
+    }
+    KD_EACH {
+        const KD_REAL f0 = c * kd_exp_neg(f[i]);
         f[i] = f0;
-        if (low >= 1) {
-            const KD_REAL v = ipi / x;
-            const KD_REAL J0 = x == 0 ? 1 : sn * cs * v;
-            const KD_REAL h1 = k1 * J0, f1 = h1 * f0;
-            f[stride + i] = f1;
-            if (low >= 2) {
-                const KD_REAL y = yw * a[i], iy = KD_K(0.25) * v * v;
-                const _Bool near = x < KD_K(0.5);
-                KD_REAL J1 = (J0 - (cs - sn) * (cs + sn)) * iy, J2 = 0, J3 = 0, J4 = 0;
-                if (low >= 3) J2 = (3 * J1 - J0) * iy;
-                if (low >= 4) J3 = (5 * J2 - J1) * iy;
-                if (low >= 5) J4 = (7 * J3 - J2) * iy;
-                if (low >= 5) {
-                    J4 = near ? kd_bessel(y, 4) : J4;
-                    J3 = near ? kd_bessel(y, 3) : J3;
-                    J2 = near ? 7 * J3 - y * J4 : J2;
-                    J1 = near ? 5 * J2 - y * J3 : J1;
-                } else if (low >= 4) {
-                    J3 = near ? kd_bessel(y, 3) : J3;
-                    J2 = near ? kd_bessel(y, 2) : J2;
-                    J1 = near ? 5 * J2 - y * J3 : J1;
-                } else if (low >= 3) {
-                    J2 = near ? kd_bessel(y, 2) : J2;
-                    J1 = near ? kd_bessel(y, 1) : J1;
-                } else {
-                    J1 = near ? kd_bessel(y, 1) : J1;
-                }
-                const KD_REAL h2 = k2 * J1, f2 = h2 * f0 + h1 * f1;
-                f[2 * stride + i] = f2;
-                const KD_REAL h3 = k3 * J2, f3 = h3 * f0 + 2 * h2 * f1 + h1 * f2;
-                if (low >= 3) f[3 * stride + i] = f3;
-                const KD_REAL h4 = k4 * J3, f4 = h4 * f0 + 3 * (h3 * f1 + h2 * f2) + h1 * f3;
-                if (low >= 4) f[4 * stride + i] = f4;
-                const KD_REAL h5 = k5 * J4;
-                if (low >= 5)
-                    f[5 * stride + i] = h5 * f0 + 4 * (h4 * f1 + h2 * f3) + 6 * h3 * f2 + h1 * f4;
-            }
-        }
+        if (order < 1) continue;
+        const KD_REAL h1 = f[stride + i], f1 = h1 * f0;
+        f[stride + i] = f1;
+        if (order < 2) continue;
+        const KD_REAL h2 = f[2 * stride + i], f2 = h2 * f0 + h1 * f1;
+        f[2 * stride + i] = f2;
+        if (order < 3) continue;
+        const KD_REAL h3 = f[3 * stride + i], f3 = h3 * f0 + 2 * h2 * f1 + h1 * f2;
+        f[3 * stride + i] = f3;
+        if (order < 4) continue;
+        const KD_REAL h4 = f[4 * stride + i], f4 = h4 * f0 + 3 * (h3 * f1 + h2 * f2) + h1 * f3;
+        f[4 * stride + i] = f4;
+        if (order < 5) continue;
+        const KD_REAL h5 = f[5 * stride + i];
+        f[5 * stride + i] = h5 * f0 + 4 * (h4 * f1 + h2 * f3) + 6 * h3 * f2 + h1 * f4;
     }
 }
 
-KD_JET(exp_sine_squared) {
-    switch (order) {
-    case 0:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 0);
-        break;
-    case 1:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 1);
-        break;
-    case 2:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 2);
-        break;
-    case 3:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 3);
-        break;
-    case 4:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 4);
-        break;
-    default:
-        kd_exp_sine_squared(a, f, stride, n, order, par, 5);
-    }
-}
+KD_JET(exp_sine_squared){KD_RUN_LOOPS(exp_sine_squared, 5)}
 
-/* ------------------------------------------------------------ functions of a product --- */
+/* ------------------------------------------------------ constant and functions of a product --- */
 
 /* Constant: F = 1. */
 KD_JET(constant) {
     (void)a;
-    for (int q = 0; q <= order; q++) kd_fill(f + q * stride, n, q ? 0 : par[0]);
+    for (int q = 0; q <= order; q++) kd_constant(f + q * stride, n, q == 0 ? par[0] : 0);
 }
 
-/* DotProduct, offset = par[2]: F(p) = offset + p. */
+/* DotProduct, offset = par[2]: F(p) = p + offset, F' = 1. */
 KD_JET(linear) {
     const KD_REAL c = (KD_REAL)par[0], w = (KD_REAL)par[1], offset = (KD_REAL)par[2];
     KD_EACH f[i] = c * (w * a[i] + offset);
-    for (int q = 1; q <= order; q++) kd_fill(f + q * stride, n, q == 1 ? par[0] * par[1] : 0);
+    for (int q = 1; q <= order; q++) kd_constant(f + q * stride, n, q == 1 ? par[0] * par[1] : 0);
 }
 
-/* Polynomial kernel, exponent m = par[2], offset = par[3]: F(p) = u^m, u = p + offset,
- * F^(q) = m (m - 1) ... (m - q + 1) u^(m-q), which is 0 where the coefficient is, and where m is
- * not a natural number NaN at u = 0 from q > m on.
+/* Polynomial, m = par[2], offset = par[3]: F(p) = u^m, u = p + offset,
+ * F^(q) = m (m - 1) ... (m - q + 1) u^(m-q).  At u = 0: 0 where the coefficient is 0, else u^0 = 1
+ * and NaN for negative powers.
  *
- * Natural m: u^(m-q) for the largest q by squaring and multiplying, the others from it. */
+ * The smallest power that is not negative comes first, by multiplication if m is a small integer;
+ * from there the others by products and quotients, so that none overflows on behalf of another. */
 KD_JET(power) {
     const double m = par[2];
     const KD_REAL w = (KD_REAL)par[1], offset = (KD_REAL)par[3];
-    const int whole = m >= 0 && m <= 64 && m == (int)m;
-    const int top = whole && m < order ? (int)m : order;
-    double c[6] = {par[0]};
-    for (int q = 1; q <= order; q++) c[q] = c[q - 1] * par[1] * (m - q + 1);
-    for (int q = top + 1; q <= order; q++) kd_fill(f + q * stride, n, 0);
-    if (!whole) {
-        for (int q = 0; q <= order; q++) {
-            const KD_REAL cq = (KD_REAL)c[q], e = (KD_REAL)(m - q);
-            KD_REAL *restrict fq = f + q * stride;
-            KD_EACH {
-                const KD_REAL u = w * a[i] + offset;
-                fq[i] = (u == 0) & (e < 0) ? KD_NAN : cq * kd_pow(u, e);
-            }
+    const int small = m >= 0 && m <= 64 && m == (int)m; /* by multiplication */
+    const int q0 = m < 0 ? 0 : m < order ? (int)m : order;
+    const int top = small ? q0 : order; /* the last derivative that is not 0 */
+    KD_REAL *g = f + q0 * stride;
+    if (small) {
+        const int e = (int)m - q0;
+        kd_constant(g, n, 1);
+        for (int bit = 64; bit; bit /= 2)
+            if (e & bit)
+                KD_EACH g[i] = g[i] * g[i] * (w * a[i] + offset);
+            else if (e > bit)
+                KD_EACH g[i] *= g[i];
+    } else {
+        const KD_REAL e = (KD_REAL)(m - q0), zero = m < 0 ? KD_NAN : 0;
+        KD_EACH {
+            const KD_REAL u = w * a[i] + offset;
+            g[i] = kd_pow(u == 0 ? zero : u, e);
         }
-        return;
     }
-    KD_REAL *g = f + top * stride;
-    int e = (int)m - top, bit = 64;
-    kd_fill(g, n, 1);
-    for (; bit; bit >>= 1) {
-        if (e & bit)
-            KD_EACH g[i] = g[i] * g[i] * (w * a[i] + offset);
-        else if (e >= bit)
-            KD_EACH g[i] = g[i] * g[i];
+    for (int q = q0; q > 0; q--) {
+        const KD_REAL *from = f + q * stride;
+        KD_REAL *to = f + (q - 1) * stride;
+        KD_EACH to[i] = from[i] * (w * a[i] + offset);
     }
-    for (int q = top; q >= 0; q--, g -= stride) {
-        const KD_REAL cq = (KD_REAL)c[q];
-        KD_REAL *before = g - stride;
-        if (q) KD_EACH before[i] = g[i] * (w * a[i] + offset);
-        KD_EACH g[i] = cq * g[i];
+    for (int q = q0; q < top; q++) {
+        const KD_REAL *from = f + q * stride;
+        KD_REAL *to = f + (q + 1) * stride;
+        KD_EACH to[i] = from[i] / (w * a[i] + offset);
     }
+    double c = par[0];
+    for (int q = 0; q <= order; c *= par[1] * (m - q), q++)
+        if (q <= top)
+            kd_scale(f + q * stride, n, c);
+        else
+            kd_constant(f + q * stride, n, 0);
 }
 
-/* Sigmoid, offset = par[2]: F(p) = t = tanh(p + offset), F' = 1 - t^2,
- * F'' = -2 t F', F''' = (6 t^2 - 2) F', F'''' = (16 - 24 t^2) t F',
- * F^(5) = (120 t^4 - 120 t^2 + 16) F'. */
-KD_INLINE void kd_sigmoid(KD_JET_ARGS, const double *par, int low) {
-    const KD_REAL c = (KD_REAL)par[0], w = (KD_REAL)par[1], offset = (KD_REAL)par[2];
-    const KD_REAL c1 = (KD_REAL)(par[0] * par[1]);
-    KD_REAL *restrict f1 = f + stride, *restrict last = f + order * stride;
+/* Sigmoid, offset = par[2]: F(p) = t = tanh(p + offset), F' = 1 - t², F'' = -2 t F',
+ * F''' = (6 t² - 2) F', F'''' = (16 - 24 t²) t F', F^(5) = (120 t⁴ - 120 t² + 16) F'. */
+KD_LOOPS(sigmoid) {
+    const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)par[0], c1 = (KD_REAL)(par[0] * par[1]),
+                  offset = (KD_REAL)par[2];
     KD_EACH {
-        KD_REAL t, s;
-        kd_tanh_sech2(w * a[i] + offset, &t, &s);
+        KD_REAL t, d;
+        kd_tanh_sech2(w * a[i] + offset, &t, &d);
         f[i] = c * t;
-        if (low >= 1) f1[i] = c1 * s;
-        if (low >= 2) last[i] = t;
+        if (order >= 1) f[stride + i] = c1 * d;
+        if (order >= 2) f[2 * stride + i] = t; /* for the others */
     }
 }
 
 KD_JET(sigmoid) {
-    KD_BY_ORDER(kd_sigmoid, a, f, stride, n, order, par);
-    /* F^(q) / F' = odd t (p0 + p1 t^2 + p2 t^4) */
-    static const double poly[4][3] = {{-2, 0, 0}, {-2, 6, 0}, {16, -24, 0}, {16, -120, 120}};
-    const KD_REAL *f1 = f + stride, *t = f + order * stride;
-    double wq = 1;
-    for (int q = 2; q <= order; q++) {
+    static const double p[][3] = {{-2, 0, 0}, {-2, 6, 0}, {16, -24, 0}, {16, -120, 120}};
+    KD_RUN_LOOPS(sigmoid, 2)
+    const KD_REAL *f1 = f + stride, *t = f + 2 * stride;
+    for (int q = order; q >= 2; q--) {
+        double wq = par[1];
+        for (int k = 2; k < q; k++) wq *= par[1];
+        const KD_REAL p0 = (KD_REAL)(wq * p[q - 2][0]), p1 = (KD_REAL)(wq * p[q - 2][1]),
+                      p2 = (KD_REAL)(wq * p[q - 2][2]);
         KD_REAL *fq = f + q * stride;
-        wq *= par[1];
-        const KD_REAL p0 = (KD_REAL)(wq * poly[q - 2][0]), p1 = (KD_REAL)(wq * poly[q - 2][1]),
-                      p2 = (KD_REAL)(wq * poly[q - 2][2]);
-        if (q & 1)
+        if (q % 2)
             KD_EACH fq[i] = f1[i] * ((p2 * t[i] * t[i] + p1) * t[i] * t[i] + p0);
         else
-            KD_EACH fq[i] = f1[i] * (t[i] * (p1 * t[i] * t[i] + p0));
+            KD_EACH fq[i] = f1[i] * ((p1 * t[i] * t[i] + p0) * t[i]);
     }
 }
 
+#undef KD_RUN_LOOPS
+#undef KD_LOOPS_CASE
+#undef KD_LOOPS
 #undef KD_JET
 #endif
 #endif

@@ -52,7 +52,8 @@ typedef struct {
  * argument buffer a into buffers dst, dst + 1, ..., with its parameters in the program's par[par
  * ...]; or one of these, with c = par[par]:
  *     SET dst = c   ADD dst = a + b   SCALE dst = c a   SCALE_ADD dst += c a
- *     MUL dst = c a b   MUL_ADD dst += c a b   CALLBACK a jet computed by callback b. */
+ *     MUL dst = c a b   MUL_ADD dst += c a b   RECIPROCAL dst = 1 / a, or 0 if a has underflowed
+ *     CALLBACK a jet computed by callback b. */
 enum {
     KD_OP_SET = 1000,
     KD_OP_ADD,
@@ -60,6 +61,7 @@ enum {
     KD_OP_SCALE_ADD,
     KD_OP_MUL,
     KD_OP_MUL_ADD,
+    KD_OP_RECIPROCAL,
     KD_OP_CALLBACK
 };
 

@@ -41,9 +41,9 @@ enum {
     PANEL = KD_PANEL_BYTES / sizeof(real), /* points of a panel */
     COLS = KD_ROW_BYTES / sizeof(real),    /* columns of a strip */
     PAD = KD_PAD_BYTES / sizeof(real),
-    DBLOCK = 64,                     /* dimensions summed before they join the total */
+    DBLOCK = 64,                      /* dimensions summed before they join the total */
     SINK = 16384 / (int)sizeof(real), /* elements of the sink */
-    STRIP_BYTES = 131072 /* all buffers of a strip should take no more */
+    STRIP_BYTES = 131072              /* all buffers of a strip should take no more */
 };
 
 #include "jets.h"
@@ -235,8 +235,7 @@ static void jet_callback(const kd_callback *call, const real *a, real *f, ptrdif
         for (ptrdiff_t i = 0; i < len; i++) x[i] = par[1] * (double)a[i0 + i];
         call->jet(x, len, order, y, call->data);
         for (int q = 0; q <= order; q++, c *= par[1])
-            for (ptrdiff_t i = 0; i < len; i++)
-                f[q * stride + i0 + i] = (real)(c * y[q * len + i]);
+            for (ptrdiff_t i = 0; i < len; i++) f[q * stride + i0 + i] = (real)(c * y[q * len + i]);
     }
 }
 
@@ -247,8 +246,8 @@ static void run_program(const kd_program *prog, real *bufs, ptrdiff_t stride, pt
         const real *a = bufs + in->a * stride, *b = bufs + in->b * stride;
         real *f = bufs + in->dst * stride;
         switch (in->op) {
-#define KD_JET_CASE(name)                                    \
-    case KD_JET_##name:                                      \
+#define KD_JET_CASE(name)                               \
+    case KD_JET_##name:                                 \
         kd_jet_##name(a, f, stride, n, in->order, par); \
         break;
             KD_JETS(KD_JET_CASE)
@@ -277,6 +276,11 @@ static void run_program(const kd_program *prog, real *bufs, ptrdiff_t stride, pt
             case KD_OP_MUL_ADD:
                 for (ptrdiff_t i = 0; i < n; i++) f[i] += c * (a[i] * b[i]);
                 break;
+            case KD_OP_RECIPROCAL: {
+                const real least = sizeof(real) == 8 ? (real)DBL_MIN : (real)FLT_MIN;
+                for (ptrdiff_t i = 0; i < n; i++) f[i] = a[i] < least ? 0 : 1 / a[i];
+                break;
+            }
             }
         }
         }
@@ -289,8 +293,8 @@ static void run_program(const kd_program *prog, real *bufs, ptrdiff_t stride, pt
  *
  *     w o (base + cy y + cv v),    base = cx x + cu u,
  *
- * of which the base is made once for a row.  The largest of the four factors is 1 or -1, the rest of
- * them is in w: x - y is formed as such.  Second derivatives are constant and diagonal,
+ * of which the base is made once for a row.  The largest of the four factors is 1 or -1, the rest
+ * of them is in w: x - y is formed as such.  Second derivatives are constant and diagonal,
  * second[which] times the weights, in which `which` is xx, xy or yy. */
 typedef struct {
     const real *base, *w; /* padded; repeated to fill d vectors if d <= FLAT_D */
@@ -313,7 +317,8 @@ typedef struct {
     int overflow;   /* whether some squared distance has overflowed */
     ptrdiff_t last; /* from this column on vectors could reach beyond y; or count */
     const kd_call *call;
-    real *t, *v2, *g, *gx, *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
+    real *t, *v2, *g, *gx,
+        *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
     ptrdiff_t room;
     real *scratch; /* room for the entries of a pair */
 } strip_row;
@@ -347,13 +352,13 @@ typedef int64_t lane;
 typedef lane vec_i __attribute__((vector_size(KD_VEC_BYTES)));
 
 /* pair_of[d - 1][k][l]: the pair to which lane l of the k-th of these vectors belongs. */
-#define KD_PAIR8(d, l)                                                                           \
+#define KD_PAIR8(d, l)                                                                     \
     (l) / d, (l + 1) / d, (l + 2) / d, (l + 3) / d, (l + 4) / d, (l + 5) / d, (l + 6) / d, \
         (l + 7) / d
 #define KD_PAIR16(d, l) {KD_PAIR8(d, (l)), KD_PAIR8(d, (l) + 8)}
 #define KD_PAIRS(d) {KD_PAIR16(d, 0), KD_PAIR16(d, VL), KD_PAIR16(d, 2 * VL), KD_PAIR16(d, 3 * VL)}
-static const lane pair_of[FLAT_D][FLAT_D][16] __attribute__((aligned(64))) = {
-    KD_PAIRS(1), KD_PAIRS(2), KD_PAIRS(3), KD_PAIRS(4)};
+static const lane pair_of[FLAT_D][FLAT_D][16]
+    __attribute__((aligned(64))) = {KD_PAIRS(1), KD_PAIRS(2), KD_PAIRS(3), KD_PAIRS(4)};
 
 INLINE vec pick(vec v, vec_i index) {
 #if defined(__clang__)
@@ -368,12 +373,12 @@ INLINE vec pick(vec v, vec_i index) {
 /* p[j * d + e] = E for all pairs j < count and dimensions e < d.  E is a macro of three others,
  * which load, as a vector or something that acts as one: F(f) what belongs to a pair, R(b) to a
  * dimension, P(y) to both. */
-#define KD_MAP(d, count, p, E)                                                         \
-    do {                                                                               \
-        ptrdiff_t j = 0;                                                               \
-        if ((d) <= FLAT_D)                                                             \
-            for (; j + VL <= (count); j += VL)                                         \
-                for (int k = 0; k < (d); k++)                                          \
+#define KD_MAP(d, count, p, E)                                                      \
+    do {                                                                            \
+        ptrdiff_t j = 0;                                                            \
+        if ((d) <= FLAT_D)                                                          \
+            for (; j + VL <= (count); j += VL)                                      \
+                for (int k = 0; k < (d); k++)                                       \
                     *(vec_u *)((p) + j * (d) + k * VL) = E(FLAT_F, FLAT_R, FLAT_P); \
         for (; j < (count); j++) KD_ROW(d, (p) + j * (d), E(ROW_F, ROW_R, ROW_P));  \
     } while (0)
@@ -394,8 +399,8 @@ INLINE vec pick(vec v, vec_i index) {
 #define E_SET_VF(F, R, P) (F(f) * E_FORM_V(F, R, P))
 #define E_ADD_VF(F, R, P) (P(p) + F(f) * E_FORM_V(F, R, P))
 
-INLINE void put_form(real *restrict p, const real *f, const form *q, const real *y,
-                     const real *v, ptrdiff_t count, ptrdiff_t d, int add) {
+INLINE void put_form(real *restrict p, const real *f, const form *q, const real *y, const real *v,
+                     ptrdiff_t count, ptrdiff_t d, int add) {
     const real *w = q->w, *base = q->base;
     const real cy = q->cy, cv = q->cv;
     if (__builtin_expect(cv != 0, 0)) {
@@ -427,7 +432,7 @@ INLINE void put_diagonal(real *restrict p, const real *t, const real *v, real c,
 
 /* p = f2 q r + c f1 w, for forms q and r without directions: the diagonal of a Hessian when there
  * is one invariant. */
-#define E_DIAG_ONE(F, R, P)                                                    \
+#define E_DIAG_ONE(F, R, P)                                                         \
     ((F(f2) * (R(w) * (R(base) + cy * P(y)))) * (R(w2) * (R(base2) + cy2 * P(y))) + \
      (c * F(f1)) * R(weights))
 
@@ -506,10 +511,9 @@ INLINE void run_hessian_diag(const strip_row *s, const real *y, const real *v, p
 }
 
 /* The product of column t (entry a of each t_l) with all v_l, from dimension b on. */
-INLINE void put_outer(const strip_row *s, real *restrict p, const real *restrict t,
+INLINE void put_outer(ptrdiff_t m, ptrdiff_t room, real *restrict p, const real *restrict t,
                       const real *restrict v, ptrdiff_t a, ptrdiff_t b, ptrdiff_t d) {
-    const ptrdiff_t room = s->room;
-    if (s->m == 1) {
+    if (m == 1) {
         const real t0 = t[a];
         KD_ROW(d - b, p, t0 * AT(v + b));
         return;
@@ -518,26 +522,35 @@ INLINE void put_outer(const strip_row *s, real *restrict p, const real *restrict
         const real t0 = t[a], t1 = t[room + a];
         KD_ROW(d - b, p, t0 * AT(v + b) + t1 * AT(v + room + b));
     }
-    for (ptrdiff_t l = 2; l < s->m; l++) {
+    for (ptrdiff_t l = 2; l < m; l++) {
         const real tl = t[l * room + a];
         KD_ROW(d - b, p, AT(p) + tl * AT(v + l * room + b));
     }
 }
 
+INLINE void hessian_rows(const strip_row *s, ptrdiff_t m, ptrdiff_t count, real *restrict p,
+                         ptrdiff_t d, int packed) {
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const real *restrict g = s->g + j * d;
+        for (ptrdiff_t a = 0; a < d; a++) {
+            const ptrdiff_t b = packed ? a : 0;
+            put_outer(m, s->room, p, s->t + j * d, s->v2 + j * d, a, b, d);
+            p[a - b] = g[a];
+            p += d - b;
+        }
+    }
+}
+
 INLINE void run_hessian_layout(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                                ptrdiff_t count, real *restrict p, ptrdiff_t d, int packed) {
+    const ptrdiff_t size = packed ? d * (d + 1) / 2 : d * d;
     for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
         const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
         hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, s->call->which);
-        for (ptrdiff_t j = 0; j < nb; j++) {
-            const real *restrict g = s->g + j * d;
-            for (ptrdiff_t a = 0; a < d; a++) {
-                const ptrdiff_t b = packed ? a : 0;
-                put_outer(s, p, s->t + j * d, s->v2 + j * d, a, b, d);
-                p[a - b] = g[a];
-                p += d - b;
-            }
-        }
+        if (s->m == 1)
+            hessian_rows(s, 1, nb, p + jb * size, d, packed);
+        else
+            hessian_rows(s, s->m, nb, p + jb * size, d, packed);
     }
 }
 
@@ -552,20 +565,37 @@ INLINE void run_hessian_packed(const strip_row *s, const real *y, const real *v,
 }
 
 /* Each operation once more for the dimensions that people use most, as constants. */
-#define KD_BY_DIM(name)                                                                     \
-    static void name##_by_dim(const strip_row *s, const real *y, const real *v,             \
-                              ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t d) { \
-        switch (d) {                                                                        \
-        case 1: name(s, y, v, j0, count, p, 1); break;                                      \
-        case 2: name(s, y, v, j0, count, p, 2); break;                                      \
-        case 3: name(s, y, v, j0, count, p, 3); break;                                      \
-        case 4: name(s, y, v, j0, count, p, 4); break;                                      \
-        case 5: name(s, y, v, j0, count, p, 5); break;                                      \
-        case 6: name(s, y, v, j0, count, p, 6); break;                                      \
-        case 8: name(s, y, v, j0, count, p, 8); break;                                      \
-        case 10: name(s, y, v, j0, count, p, 10); break;                                    \
-        default: name(s, y, v, j0, count, p, d);                                            \
-        }                                                                                   \
+#define KD_BY_DIM(name)                                                                       \
+    static void name##_by_dim(const strip_row *s, const real *y, const real *v, ptrdiff_t j0, \
+                              ptrdiff_t count, real *restrict p, ptrdiff_t d) {               \
+        switch (d) {                                                                          \
+        case 1:                                                                               \
+            name(s, y, v, j0, count, p, 1);                                                   \
+            break;                                                                            \
+        case 2:                                                                               \
+            name(s, y, v, j0, count, p, 2);                                                   \
+            break;                                                                            \
+        case 3:                                                                               \
+            name(s, y, v, j0, count, p, 3);                                                   \
+            break;                                                                            \
+        case 4:                                                                               \
+            name(s, y, v, j0, count, p, 4);                                                   \
+            break;                                                                            \
+        case 5:                                                                               \
+            name(s, y, v, j0, count, p, 5);                                                   \
+            break;                                                                            \
+        case 6:                                                                               \
+            name(s, y, v, j0, count, p, 6);                                                   \
+            break;                                                                            \
+        case 8:                                                                               \
+            name(s, y, v, j0, count, p, 8);                                                   \
+            break;                                                                            \
+        case 10:                                                                              \
+            name(s, y, v, j0, count, p, 10);                                                  \
+            break;                                                                            \
+        default:                                                                              \
+            name(s, y, v, j0, count, p, d);                                                   \
+        }                                                                                     \
     }
 
 KD_BY_DIM(run_gradient)
@@ -575,8 +605,8 @@ KD_BY_DIM(run_hessian_packed)
 
 /* THE list of operations: what writes a run of columns, and the entries of a pair. */
 static const struct {
-    void (*run)(const strip_row *, const real *, const real *, ptrdiff_t, ptrdiff_t,
-                real *restrict, ptrdiff_t);
+    void (*run)(const strip_row *, const real *, const real *, ptrdiff_t, ptrdiff_t, real *restrict,
+                ptrdiff_t);
     int matrix; /* entries: 0 a number, 1 a vector, 2 a matrix, 3 its upper triangle */
 } operations[KD_N_TENSORS] = {
     [KD_VALUE] = {run_value, 0},
@@ -586,12 +616,20 @@ static const struct {
     [KD_HESSIAN_PACKED] = {run_hessian_packed_by_dim, 3},
 };
 
+static int tensor_order(int32_t tensor) {
+    return tensor == KD_VALUE ? 0 : tensor == KD_GRADIENT ? 1 : 2;
+}
+
 static ptrdiff_t entries(int32_t tensor, ptrdiff_t d) {
     switch (operations[tensor].matrix) {
-    case 0: return 1;
-    case 1: return d;
-    case 2: return d * d;
-    default: return d * (d + 1) / 2;
+    case 0:
+        return 1;
+    case 1:
+        return d;
+    case 2:
+        return d * d;
+    default:
+        return d * (d + 1) / 2;
     }
 }
 
@@ -636,7 +674,7 @@ static void mend_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, ptrdiff_
                      real *p) {
     const ptrdiff_t d = s->d, size = entries(s->call->tensor, d);
     const int matrix = operations[s->call->tensor].matrix;
-    const int order = matrix == 0 ? 0 : s->call->tensor == KD_GRADIENT ? 1 : 2;
+    const int order = tensor_order(s->call->tensor);
     for (int32_t r = 0; r < s->call->n_rough; r++) {
         const kd_rough *q = &s->call->rough[r];
         const real *inv = s->bufs + q->inv * s->stride + j0;
@@ -656,7 +694,8 @@ static void mend_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, ptrdiff_
     if (s->overflow)
         for (ptrdiff_t j = 0; j < count; j++)
             clear(s, j0 + j, p + j * size,
-                  a1 - a0 == d ? size : matrix_offset(d, a1, matrix) - matrix_offset(d, a0, matrix));
+                  a1 - a0 == d ? size
+                               : matrix_offset(d, a1, matrix) - matrix_offset(d, a0, matrix));
 }
 
 /* ----------------------------------------------------------------------- dense tensors --- */
@@ -689,7 +728,7 @@ static void put_long_matrix(const strip_row *s, const real *y, const real *v, pt
         for (ptrdiff_t b = packed ? a : 0, end; b < d; b = end) {
             end = d - b < SINK / 2 ? d : b + SINK / 2;
             real *p = sink_room(k, end - b);
-            put_outer(s, p, s->t, s->v2, a, b, end);
+            put_outer(s->m, s->room, p, s->t, s->v2, a, b, end);
             if (b <= a && a < end) p[a - b] = s->g[a];
             k->fill += end - b;
         }
@@ -761,6 +800,20 @@ typedef struct {
 static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t ra, ptrdiff_t rb,
                        real *p);
 
+/* Row a of the blocks of a run: derivatives by x_a. */
+INLINE void gradient_row(const strip_row *s, ptrdiff_t m, int32_t cols, ptrdiff_t count,
+                         ptrdiff_t a, ptrdiff_t d, real *restrict p) {
+    const ptrdiff_t size = components(cols, d), cg = cols & HAS_VALUE ? 1 : 0;
+    for (ptrdiff_t j = 0; j < count; j++) {
+        real *pj = p + j * size;
+        if (cols & HAS_GRADIENT) {
+            put_outer(m, s->room, pj + cg, s->t + j * d, s->v2 + j * d, a, 0, d);
+            pj[cg + a] = s->g[j * d + a];
+        }
+        if (cg) pj[0] = s->gx[j * d + a];
+    }
+}
+
 /* Values and gradients on both sides.  For a run of columns the vectors of all pairs are made
  * first, then each row of the blocks is written in one go. */
 INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const real *y,
@@ -786,16 +839,10 @@ INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const re
                 if (cols & HAS_GRADIENT) KD_ROW(d, p + j * size + cg, AT(gy + j * d));
                 if (cg) p[j * size] = f0[j];
             }
-        } else {
-            for (ptrdiff_t j = 0; j < count; j++) {
-                real *pj = p + j * size;
-                if (cols & HAS_GRADIENT) {
-                    put_outer(s, pj + cg, s->t + j * d, s->v2 + j * d, a, 0, d);
-                    pj[cg + a] = s->g[j * d + a];
-                }
-                if (cg) pj[0] = gx[j * d + a];
-            }
-        }
+        } else if (s->m == 1)
+            gradient_row(s, 1, cols, count, a, d, p);
+        else
+            gradient_row(s, s->m, cols, count, a, d, p);
         if (s->call->n_rough || s->overflow)
             for (ptrdiff_t j = 0; j < count; j++)
                 mend_block(s, j0 + j, a < 0 ? 0 : 1, a, a, p + j * size);
@@ -808,13 +855,26 @@ INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const re
 static void run_block_by_dim(const strip_row *s, sink *k, const block_row *to, const real *y,
                              const real *v, ptrdiff_t j0, ptrdiff_t count) {
     switch (s->d) {
-    case 1: run_block(s, k, to, y, v, j0, count, 1); break;
-    case 2: run_block(s, k, to, y, v, j0, count, 2); break;
-    case 3: run_block(s, k, to, y, v, j0, count, 3); break;
-    case 4: run_block(s, k, to, y, v, j0, count, 4); break;
-    case 5: run_block(s, k, to, y, v, j0, count, 5); break;
-    case 10: run_block(s, k, to, y, v, j0, count, 10); break;
-    default: run_block(s, k, to, y, v, j0, count, s->d);
+    case 1:
+        run_block(s, k, to, y, v, j0, count, 1);
+        break;
+    case 2:
+        run_block(s, k, to, y, v, j0, count, 2);
+        break;
+    case 3:
+        run_block(s, k, to, y, v, j0, count, 3);
+        break;
+    case 4:
+        run_block(s, k, to, y, v, j0, count, 4);
+        break;
+    case 5:
+        run_block(s, k, to, y, v, j0, count, 5);
+        break;
+    case 10:
+        run_block(s, k, to, y, v, j0, count, 10);
+        break;
+    default:
+        run_block(s, k, to, y, v, j0, count, s->d);
     }
 }
 
@@ -1004,7 +1064,10 @@ static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t
         if (cols & HAS_HESSIAN)
             for (ptrdiff_t c = 0; c < d; c++)
                 for (ptrdiff_t e = 0; e < d; e++, pj++)
-                    if (does_not_exist(q, n + 2, n > 0 ? x[0] : c, n > 1 ? x[1] : n == 1 ? c : e,
+                    if (does_not_exist(q, n + 2, n > 0 ? x[0] : c,
+                                       n > 1    ? x[1]
+                                       : n == 1 ? c
+                                                : e,
                                        n == 2 ? c : e, e))
                         *pj = (real)NAN;
     }
@@ -1061,9 +1124,9 @@ static size_t work_bytes(const kd_call *c) {
 
 /* A vector, once, or as often as the flat loops over small dimensions want it. */
 static void repeat(const real *x, real c, const real *u, real cu, ptrdiff_t d, real *out) {
-    const ptrdiff_t n = d <= FLAT_D ? d * VL : d;
     for (ptrdiff_t e = 0; e < d; e++) out[e] = c * x[e] + (cu != 0 ? cu * u[e] : 0);
-    for (ptrdiff_t e = d; e < n; e += d) memcpy(out + e, out, (size_t)d * sizeof(real));
+    if (d <= FLAT_D)
+        for (ptrdiff_t e = d; e < d * VL; e++) out[e] = out[e - d];
 }
 
 static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
@@ -1099,8 +1162,7 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
             for (int e = 0; e < 4; e++) f[e] = most > 0 ? f[e] / most : 0;
             real *of_side = room_l + (1 + 2 * side) * dp;
             repeat(w + l * dp, (real)most, NULL, 0, d, of_side + dp);
-            forms[side][l] =
-                (form){of_side, of_side + dp, (real)f[KD_Y], (real)f[KD_V], room_l};
+            forms[side][l] = (form){of_side, of_side + dp, (real)f[KD_Y], (real)f[KD_V], room_l};
             cx[side][l] = (real)f[KD_X];
             cu[side][l] = (real)f[KD_U];
         }
@@ -1108,6 +1170,11 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
         second[3 * l + KD_XY] = (real)(p[KD_X] * q[KD_Y] + p[KD_Y] * q[KD_X]);
         second[3 * l + KD_YY] = (real)(2 * p[KD_Y] * q[KD_Y]);
     }
+    const int order = c->blocks ? 2 : tensor_order(c->tensor);
+    const int used[2] = {
+        (order > 0 && !c->first_y) || (order > 1 && !c->other_y),
+        (order > 0 && c->first_y) || (order > 1 && c->other_y),
+    };
     s.second = second;
     s.first = forms[c->first_y], s.other = forms[c->other_y];
     const ptrdiff_t size = c->blocks ? components(c->cols, d) : entries(c->tensor, d);
@@ -1127,10 +1194,18 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
                 const real *wl = w + l * dp, *pb = panels + jb * d;
                 real *out = bufs + l * stride;
                 switch (inv->kind * 2 + inv->plain) {
-                case KD_SQDIST * 2: invariant_body(xr, pb, np, d, wl, 0, 0, out, ld); break;
-                case KD_SQDIST * 2 + 1: invariant_body(xr, pb, np, d, wl, 0, 1, out, ld); break;
-                case KD_DOT * 2: invariant_body(xr, pb, np, d, wl, 1, 0, out, ld); break;
-                case KD_DOT * 2 + 1: invariant_body(xr, pb, np, d, wl, 1, 1, out, ld); break;
+                case KD_SQDIST * 2:
+                    invariant_body(xr, pb, np, d, wl, 0, 0, out, ld);
+                    break;
+                case KD_SQDIST * 2 + 1:
+                    invariant_body(xr, pb, np, d, wl, 0, 1, out, ld);
+                    break;
+                case KD_DOT * 2:
+                    invariant_body(xr, pb, np, d, wl, 1, 0, out, ld);
+                    break;
+                case KD_DOT * 2 + 1:
+                    invariant_body(xr, pb, np, d, wl, 1, 1, out, ld);
+                    break;
                 default:
                     invariant_bilinear(inv, xr, ur, pb, v_panels + jb * d, np, d, wl, out, ld);
                 }
@@ -1141,8 +1216,9 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
                 if (from >= je) break;
                 for (ptrdiff_t l = 0; l < m; l++)
                     for (int side = 0; side < 2; side++)
-                        repeat(xr[r], cx[side][l], ur[r], cu[side][l], d,
-                               base + (5 * l + 1 + 2 * side) * dp);
+                        if (used[side])
+                            repeat(xr[r], cx[side][l], ur[r], cu[side][l], d,
+                                   base + (5 * l + 1 + 2 * side) * dp);
                 s.y = y + from * d;
                 s.v = v + from * d;
                 s.count = je - from;
@@ -1153,9 +1229,9 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
                 real *out = (real *)c->out;
                 s.overflow = overflows(&s);
                 if (c->blocks) {
-                    const block_row to = {
-                        out + (i + r) * components(c->rows, d) * c->ld + from * size, c->ld,
-                        c->lower && from == i + r};
+                    const block_row to = {out + (i + r) * components(c->rows, d) * c->ld +
+                                              from * size,
+                                          c->ld, c->lower && from == i + r};
                     put_blocks(&s, &k, a0, a1, &to);
                 } else {
                     put_row(&s, &k, a0, a1, out + ((i + r) * c->m + from) * size);
@@ -1265,8 +1341,8 @@ static void tanh_rows(const kd_tanh_call *c, ptrdiff_t i0, ptrdiff_t i1, void *w
 #define KD_FN_ENUM(name) KD_FN_##name,
 enum { KD_VMATH1(KD_FN_ENUM) KD_VMATH2(KD_FN_ENUM) };
 
-#define KD_FN(name, ...)                                                                         \
-    case KD_FN_##name:                                                                           \
+#define KD_FN(name, ...)                                                                          \
+    case KD_FN_##name:                                                                            \
         _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) y[i] = kd_##name(x[i] __VA_ARGS__); \
         break;
 #define KD_FN1(name) KD_FN(name, )

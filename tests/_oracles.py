@@ -23,6 +23,8 @@ from sklearn.gaussian_process.kernels import (
     WhiteKernel,
 )
 
+from kerneldiff import Columns
+
 DIGITS = 50
 # mpmath's Bessel functions are slow, most of all where they are small: half the digits for them,
 # and no points that are far apart.
@@ -183,6 +185,23 @@ def pairs(place, D, far=100.0):
     return X, Y
 
 
+def mixed(D, dtype, far=100.0, offset=0.0):
+    """Points among whose pairs there are all of these kinds: (5, D) and (16, D).
+
+    Generic, coincident, 1e-6 apart, coincident in the first column or in all others, and from 1 to
+    `far` apart.
+    """
+    rng = np.random.default_rng([7, D])
+    X, Y = rng.normal(size=(5, D)), rng.normal(size=(16, D))
+    direction = rng.choice([-1.0, 1.0], size=(16, D)) * rng.uniform(0.5, 1.0, size=(16, D))
+    Y[:2] = X[:2]
+    Y[2:4] = X[2:4] + 1e-6 * direction[2:4]
+    Y[4, 0] = X[4, 0]
+    Y[5, 1:] = X[4, 1:]
+    Y[8:] = X[0] + np.geomspace(1, far, 8)[:, None] / np.sqrt(D) * direction[8:]
+    return (X + offset).astype(dtype), (Y + offset).astype(dtype)
+
+
 # ---------------------------------------------------------------------------------------------
 # mpmath: the textbook formulas in 50 digits
 # ---------------------------------------------------------------------------------------------
@@ -218,7 +237,7 @@ def mp_value(kernel, x, y):
             return mp.mpf(kernel.sigma_0) ** 2 + mp.fdot(x, y)
         case sk.PairwiseKernel():
             return _mp_pairwise(kernel, x, y)
-    if type(kernel).__name__ == "Columns":
+    if isinstance(kernel, Columns):
         return mp_value(kernel.kernel, [x[d] for d in kernel.dims], [y[d] for d in kernel.dims])
     raise TypeError(kernel)
 
@@ -379,6 +398,24 @@ def jax_function(kernel):
     raise TypeError(kernel)
 
 
+@cache
+def jax_hessians(name, D):
+    """Points X and Y, pair by pair, and the Hessians in (x, y) of a registered kernel, (n, 2D, 2D).
+
+    In float64, which has to be switched on.
+    """
+    import jax
+
+    kernel = REGISTRY[name](D)
+    places = ["generic", "offset"] + ["coincident"] * (not has_root(kernel))
+    X, Y = np.concatenate([pairs(place, D) for place in places], axis=1)
+    function = jax_function(kernel)
+    hessian = jax.jit(jax.vmap(jax.hessian(lambda z: function(z[:D], z[D:]))))
+    joint = np.asarray(hessian(np.hstack([X, Y])))
+    assert joint.dtype == np.float64
+    return X, Y, joint
+
+
 def has_root(kernel):
     """Whether `jax_function` takes a root of the squared distance."""
     return any(
@@ -398,32 +435,14 @@ def leaves(kernel):
     """The kernels that a composite is made of."""
     if isinstance(kernel, sk.KernelOperator):
         return leaves(kernel.k1) + leaves(kernel.k2)
-    if isinstance(kernel, sk.Exponentiation) or type(kernel).__name__ == "Columns":
+    if isinstance(kernel, sk.Exponentiation | Columns):
         return leaves(kernel.kernel)
     return [kernel]
 
 
 # ---------------------------------------------------------------------------------------------
-# Kernels and functionals that are read by the names of their classes and attributes
+# Radial functions and functionals
 # ---------------------------------------------------------------------------------------------
-
-
-class Columns(sk.Kernel):
-    """A kernel on some columns."""
-
-    def __init__(self, kernel, dims):
-        self.kernel = kernel
-        self.dims = dims
-
-    def __call__(self, X, Y=None):
-        return self.kernel(X[:, self.dims], None if Y is None else Y[:, self.dims])
-
-    def diag(self, X):
-        return self.kernel.diag(X[:, self.dims])
-
-    def is_stationary(self):
-        return self.kernel.is_stationary()
-
 
 #: The radial functions of RBFInterpolator in s = r^2, for mpmath, as SciPy documents them.
 RADIALS = {
@@ -436,41 +455,6 @@ RADIALS = {
     "inverse_quadratic": lambda s: 1 / (1 + s),
     "gaussian": lambda s: mp.exp(-s),
 }
-
-
-@dataclass
-class _Functional:
-    X: np.ndarray
-
-
-class Value(_Functional):
-    """Stands for f(x)."""
-
-
-@dataclass
-class Gradient(_Functional):
-    """Stands for the gradient, or the entries of it in `mask`."""
-
-    mask: np.ndarray | None = None
-
-
-class ValueGradient(Gradient):
-    """Stands for (f, gradient), or the entries of it in `mask`."""
-
-
-@dataclass
-class Directional(_Functional):
-    """Stands for v . gradient."""
-
-    V: np.ndarray
-
-
-class Hessian(_Functional):
-    """Stands for the Hessian."""
-
-
-class Laplacian(_Functional):
-    """Stands for the trace of the Hessian."""
 
 
 def operators(functional):
@@ -489,8 +473,8 @@ def operators(functional):
         "Laplacian": lambda i: [[(1.0, 2 * e) for e in unit]],
     }[type(functional).__name__]
     entries = [(x, terms) for i, x in enumerate(X) for terms in local(i)]
-    mask = getattr(functional, "mask", None)
-    return entries if mask is None else [entries[i] for i in np.flatnonzero(mask)]
+    kept = range(len(entries)) if functional.mask is None else np.flatnonzero(functional.mask)
+    return [entries[i] for i in kept]
 
 
 def mp_covariance(kernel, rows, cols):
