@@ -14,7 +14,8 @@ kernels *times* operations, and a pair of tiles flows one way::
 
 Where things are:
 
-- ``tensors.py``, ``tanh.py``: the public functions and estimators; they check what comes in.
+- ``tensors.py``, ``functionals.py``, ``tanh.py``: the public functions and estimators, which check
+  what comes in.
 - ``kernels.py``: from a scikit-learn kernel object to a short program over jets.
 - ``_core.pyx``: hands tiles of pairs to threads; the only place that knows memory and threads.
 - ``src/jets.h``: the list of kernels in C; ``src/tile.c``: the walk over a tile, compiled once for
@@ -36,6 +37,7 @@ except ModuleNotFoundError as error:
         ) from error
     raise
 
+from kerneldiff._show_config import show_config
 from kerneldiff.functionals import (
     Directional,
     Gradient,
@@ -46,7 +48,12 @@ from kerneldiff.functionals import (
     covariance,
 )
 from kerneldiff.kernels import Columns
-from kerneldiff._show_config import show_config
+from kerneldiff.numeric import (
+    DerivativeError,
+    check_kernel_derivatives,
+    numerical_hessian,
+    numerical_jacobian,
+)
 from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
 from kerneldiff.tensors import (
     gradient,
@@ -64,6 +71,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Columns",
+    "DerivativeError",
     "Directional",
     "Gradient",
     "Hessian",
@@ -71,11 +79,14 @@ __all__ = [
     "TanhBasis",
     "Value",
     "ValueGradient",
+    "check_kernel_derivatives",
     "covariance",
     "gradient",
     "hessian",
     "hessian_diag",
     "kernel_matrix",
+    "numerical_hessian",
+    "numerical_jacobian",
     "rbf_gradient",
     "rbf_hessian",
     "rbf_hessian_diag",

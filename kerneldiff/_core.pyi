@@ -1,18 +1,31 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-JETS: dict[str, int]
+OPS: dict[str, int]
 VMATH: tuple[str, ...]
+SIGNATURE: str
+MAX_INVARIANTS: int
+MAX_ORDER: int
+
+class Callback: ...
+
+def python_callback(function: Callable[[np.ndarray, int], Any]) -> Callback: ...
+def compiled_callback(function: Any) -> Callback: ...
+def matern_callback(nu: float) -> Callback: ...
 
 class Program:
+    weights: list[np.ndarray | None]
     def __init__(
         self,
-        invariants: Sequence[tuple[str, np.ndarray | None]],
+        invariants: Sequence[tuple[str, Sequence[float], Sequence[float], np.ndarray | None]],
         steps: Sequence[tuple[str, int, int, int, int, Sequence[float]]],
         n_buf: int,
-        jet: int,
+        jet: Sequence[int],
+        order: int,
+        rough: Sequence[tuple[int, int, int, bytes]] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None: ...
 
 def config() -> dict[str, Any]: ...
@@ -22,9 +35,24 @@ def tensor(
     y: np.ndarray,
     out: np.ndarray,
     which: int,
-    mixed: bool,
+    wrt: str,
     stream: bool,
 ) -> None: ...
+def blocks(
+    program: Program,
+    x: np.ndarray,
+    y: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    out: np.ndarray,
+    offset: int,
+    ld: int,
+    rows: int,
+    cols: int,
+    lower: bool,
+    stream: bool,
+) -> None: ...
+def jets(program: Program, a: np.ndarray) -> np.ndarray: ...
 def tanh(x: np.ndarray, w: np.ndarray, out: np.ndarray, jacobian: bool, stream: bool) -> None: ...
 def vmath(name: str, x: np.ndarray, p: float = 0.0) -> np.ndarray: ...
 def fill(out: np.ndarray, value: float, stream: bool, threads: int) -> None: ...

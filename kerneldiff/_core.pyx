@@ -538,7 +538,7 @@ def tensor(Program program, x, y, out, int which, str wrt, bint stream):
     call.which = call.first_y + call.other_y
     call.stream = stream
     run(program, x, y, x, y, &call, ob.view.len // (ob.view.itemsize * len(x) * len(y)),
-        x.shape[1])
+        max(1, x.shape[1]))
 
 
 def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, int rows, int cols,
@@ -578,7 +578,7 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
     call.ld = ld
     call.lower = lower
     call.stream = stream
-    cdef Py_ssize_t row_size = components(rows, d)
+    cdef Py_ssize_t row_size = max(1, components(rows, d))
     run(program, x, y, u, v, &call, row_size * components(cols, d), row_size)
 
 

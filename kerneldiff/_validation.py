@@ -8,6 +8,7 @@ import functools
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +21,7 @@ STREAM_BYTES = 2**25
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
-def check_points(X, name):
+def check_points(X: Any, name: str) -> np.ndarray:
     """Return X as a C-contiguous float array that is finite, copied only if it must be.
 
     Parameters
@@ -52,7 +53,7 @@ def check_points(X, name):
         with np.errstate(all="ignore"):
             if math.isfinite(np.add.reduce(X, axis=None)) or get_config()["assume_finite"]:
                 return X
-    dtype = np.float64
+    dtype: type = np.float64
     if not scipy.sparse.issparse(X):
         try:
             X = np.asarray(X)
@@ -77,7 +78,7 @@ def check_points(X, name):
     return np.require(X, requirements="A")
 
 
-def check_pair(X, Y):
+def check_pair(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Check two sets of points, and bring them to one type.
 
     Parameters
@@ -109,7 +110,7 @@ def check_pair(X, Y):
     return X, Y
 
 
-def check_out(out, shape, dtype, **inputs):
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> np.ndarray:
     """Return an output to write into: `out` if it will do, or a new array.
 
     Parameters
@@ -153,7 +154,7 @@ def check_out(out, shape, dtype, **inputs):
     return out
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
         allowed = ", ".join(map(repr, choices))
@@ -164,7 +165,7 @@ def check_choice(name, value, choices):
 _SMALL = 2**26
 
 
-def check_fits(shape, dtype):
+def check_fits(shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise MemoryError if an array would be larger than physical memory or the cgroup's limit.
 
     Without this the system may promise the memory, and end the process when it is touched.
@@ -179,7 +180,7 @@ def check_fits(shape, dtype):
 
 
 @functools.cache
-def memory_limit():
+def memory_limit() -> float:
     """Return how many bytes this process may use: physical memory, or less in a cgroup."""
     if not hasattr(os, "sysconf"):  # Windows refuses such allocations by itself
         return math.inf

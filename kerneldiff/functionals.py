@@ -7,7 +7,12 @@ derivative, Laplacian) turn the kernel into another one, at compile time (`kerne
 the others are written block by block by the core.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
 from kerneldiff._validation import STREAM_BYTES, check_out, check_points
@@ -29,46 +34,45 @@ class Functional:
     # What the core writes for a point, as bits: 1 value, 2 gradient, 4 Hessian.
     _parts = 0
     # What is applied to the kernel beforehand.
-    _applied = None
+    _applied: str | None = None
     # Highest derivative.
     _order = 0
 
-    mask = None
-    V = None
+    mask: np.ndarray | None = None
+    V: np.ndarray | None = None
 
-    def __init__(self, X):
+    def __init__(self, X: ArrayLike) -> None:
         self.X = check_points(X, "X")
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Shape in which the vector of all its entries may be read, if there is no mask."""
         return (len(self.X), *self._entries())
 
-    def _entries(self):
+    def _entries(self) -> tuple[int, ...]:
         return ()
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of its entries."""
         if self.mask is not None:
             return int(np.count_nonzero(self.mask))
         return int(np.prod(self.shape))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{type(self).__name__} at {len(self.X)} points of {self.X.shape[1]} dimensions>"
 
 
 class _Masked(Functional):
-    def __init__(self, X, *, mask=None):
+    def __init__(self, X: ArrayLike, *, mask: ArrayLike | None = None) -> None:
         super().__init__(X)
         if mask is not None:
-            mask = np.asarray(mask)
-            if mask.dtype != bool:
-                raise ValueError(f"mask is of type {mask.dtype}; it must be of type bool.")
-            if mask.shape != self.shape:
-                raise ValueError(f"mask has shape {mask.shape}; it must have shape {self.shape}.")
-            mask = np.ascontiguousarray(mask)
-        self.mask = mask
+            array = np.asarray(mask)
+            if array.dtype != bool:
+                raise ValueError(f"mask is of type {array.dtype}; it must be of type bool.")
+            if array.shape != self.shape:
+                raise ValueError(f"mask has shape {array.shape}; it must have shape {self.shape}.")
+            self.mask = np.ascontiguousarray(array)
 
 
 class Value(Functional):
@@ -121,7 +125,7 @@ class Gradient(_Masked):
     _parts = 2
     _order = 1
 
-    def _entries(self):
+    def _entries(self) -> tuple[int, ...]:
         return (self.X.shape[1],)
 
 
@@ -152,7 +156,7 @@ class ValueGradient(_Masked):
     _parts = 3
     _order = 1
 
-    def _entries(self):
+    def _entries(self) -> tuple[int, ...]:
         return (1 + self.X.shape[1],)
 
 
@@ -184,16 +188,16 @@ class Directional(Functional):
     _applied = "directional"
     _order = 1
 
-    def __init__(self, X, V):
+    def __init__(self, X: ArrayLike, V: ArrayLike) -> None:
         super().__init__(X)
-        V = np.asarray(V)
-        V = check_points(V if V.ndim != 1 else V[None, :], "V")
-        if V.shape[1] != self.X.shape[1] or len(V) not in (1, len(self.X)):
+        array = np.asarray(V)
+        array = check_points(array if array.ndim != 1 else array[None, :], "V")
+        if array.shape[1] != self.X.shape[1] or len(array) not in (1, len(self.X)):
             raise ValueError(
-                f"V has shape {V.shape}; it must have shape {self.X.shape}, as X, or "
+                f"V has shape {array.shape}; it must have shape {self.X.shape}, as X, or "
                 f"{self.X.shape[1:]}."
             )
-        self.V = np.ascontiguousarray(np.broadcast_to(V, self.X.shape))
+        self.V = np.ascontiguousarray(np.broadcast_to(array, self.X.shape))
 
 
 class Hessian(Functional):
@@ -220,7 +224,7 @@ class Hessian(Functional):
     _parts = 4
     _order = 2
 
-    def _entries(self):
+    def _entries(self) -> tuple[int, ...]:
         return (self.X.shape[1],) * 2
 
 
@@ -250,7 +254,7 @@ class Laplacian(Functional):
     _order = 2
 
 
-def check_functionals(value, name):
+def check_functionals(value: Any, name: str) -> list[Functional]:
     """Return a functional, or a list of some, as a list.
 
     Parameters
@@ -286,7 +290,9 @@ def check_functionals(value, name):
 FUNCTIONALS = (Value, Gradient, ValueGradient, Directional, Hessian, Laplacian)
 
 
-def check_smooth(kernel, term, rows, cols):
+def check_smooth(
+    kernel: Kernel, term: kernels.Term, rows: list[Functional], cols: list[Functional]
+) -> None:
     """Raise ValueError if the functionals of the two sides have no covariance."""
     order = min(max(f._order for f in rows), max(f._order for f in cols))
     nu = kernels.smoothness(term) / 2
@@ -297,7 +303,13 @@ def check_smooth(kernel, term, rows, cols):
         )
 
 
-def covariance(kernel, rows, cols=None, *, out=None):
+def covariance(
+    kernel: Kernel,
+    rows: Functional | Sequence[Functional],
+    cols: Functional | Sequence[Functional] | None = None,
+    *,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Covariance matrix of linear functionals of a Gaussian process.
 
     Parameters
@@ -376,15 +388,15 @@ def covariance(kernel, rows, cols=None, *, out=None):
     shape = (sum(f.size for f in rows), sum(f.size for f in cols))
     # A Fortran-ordered matrix is the C-ordered one of the sides exchanged, and its lower triangle
     # the upper one of that.
-    flip = isinstance(out, np.ndarray) and out.flags.f_contiguous and not out.flags.c_contiguous
     inputs = {f"the points of {type(f).__name__}": f.X for f in (*rows, *cols)}
-    if flip:
-        check_out(out.T, shape[::-1], dtype, **inputs)
-        target, rows, cols = out.T, cols, rows
+    flip = isinstance(out, np.ndarray) and out.flags.f_contiguous and not out.flags.c_contiguous
+    if isinstance(out, np.ndarray) and flip:
+        result = check_out(out.T, shape[::-1], dtype, **inputs).T
+        rows, cols = cols, rows
     else:
-        reused = out is not None
-        target = out = check_out(out, shape, dtype, **inputs)
-    stream = (flip or reused) and out.nbytes > STREAM_BYTES
+        result = check_out(out, shape, dtype, **inputs)
+    target = result.T if flip else result
+    stream = out is not None and result.nbytes > STREAM_BYTES
     lower = flip and symmetric
     programs = [[_compile(term, d, f, g, dtype) for g in cols] for f in rows]
     i0 = 0
@@ -397,19 +409,23 @@ def covariance(kernel, rows, cols=None, *, out=None):
         if symmetric:
             _add_noise(term, f, target, i0, dtype)
         i0 += f.size
-    return out
+    return result if out is None else out
 
 
-def _compile(term, d, f, g, dtype):
+def _compile(
+    term: kernels.Term, d: int, f: Functional, g: Functional, dtype: np.dtype
+) -> _core.Program:
     order = _parts_order(f) + _parts_order(g)
     return kernels.compile_term(term, d, order, f._applied, g._applied, dtype.char)
 
 
-def _parts_order(f):
+def _parts_order(f: Functional) -> int:
     return f._order if f._applied is None else 0
 
 
-def _add_noise(term, f, target, i0, dtype):
+def _add_noise(
+    term: kernels.Term, f: Functional, target: np.ndarray, i0: int, dtype: np.dtype
+) -> None:
     """Add noise to the values of a functional, on the diagonal of the whole matrix."""
     if f._applied is not None or not f._parts & 1:
         return
@@ -425,7 +441,16 @@ def _add_noise(term, f, target, i0, dtype):
         add_noise(term, X, diagonal[:: f.size // max(len(X), 1) or 1])
 
 
-def _write(program, f, g, target, i0, j0, lower, stream):
+def _write(
+    program: _core.Program,
+    f: Functional,
+    g: Functional,
+    target: np.ndarray,
+    i0: int,
+    j0: int,
+    lower: bool,
+    stream: bool,
+) -> None:
     """Write the block of two functionals into the matrix, from row i0 and column j0 on."""
     dtype = target.dtype
     X, Y = (np.ascontiguousarray(side.X, dtype) for side in (f, g))
@@ -456,9 +481,7 @@ def _write(program, f, g, target, i0, j0, lower, stream):
         block = np.empty((kept.size, width), dtype)
         x = np.ascontiguousarray(X[part])
         u = x if U is X else np.ascontiguousarray(U[part])
-        _core.blocks(
-            program, x, Y, u, V, block, 0, width, f._parts, g._parts, False, False
-        )
+        _core.blocks(program, x, Y, u, V, block, 0, width, f._parts, g._parts, False, False)
         block = block[kept][:, keep_cols]
         view = target[i0 + done : i0 + done + len(block), j0 : j0 + block.shape[1]]
         if lower:

@@ -159,6 +159,9 @@ class Power:
         return Power(self.base.embedded(dims, d), self.exponent)
 
 
+Term = Leaf | Constant | White | Sum | Product | Power
+
+
 def leaves(term):
     """Yield the leaves of a tree."""
     if isinstance(term, Leaf):
@@ -195,7 +198,9 @@ def _positive(kernel, name):
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} of {type(kernel).__name__} is {value!r}; it must be finite and positive.")
+        raise ValueError(
+            f"{name} of {type(kernel).__name__} is {value!r}; it must be finite and positive."
+        )
     return number
 
 
@@ -206,7 +211,9 @@ def _number(kernel, name):
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{name} of {type(kernel).__name__} is {value!r}; it must be a finite number.")
+        raise ValueError(
+            f"{name} of {type(kernel).__name__} is {value!r}; it must be a finite number."
+        )
     return number
 
 
@@ -236,13 +243,13 @@ def _stationary(jet, kernel, d, parameters=(), smoothness=math.inf, callback=Non
             length_scale = np.squeeze(np.asarray(length_scale, dtype=np.float64))
         except (TypeError, ValueError):
             raise ValueError(
-                f"length_scale of {type(kernel).__name__} is {kernel.length_scale!r}; it may be a number or an "
-                "array of numbers."
+                f"length_scale of {type(kernel).__name__} is {kernel.length_scale!r}; it may be a "
+                "number or an array of numbers."
             ) from None
         if length_scale.ndim > 1 or (length_scale.ndim == 1 and length_scale.size != d):
             raise ValueError(
-                f"length_scale of {type(kernel).__name__} has shape {length_scale.shape}; it may be a number or "
-                f"have one entry for each of the {d} columns of X."
+                f"length_scale of {type(kernel).__name__} has shape {length_scale.shape}; it may "
+                f"be a number or have one entry for each of the {d} columns of X."
             )
         weights = _inverse_square(kernel, length_scale, "length_scale")
         if length_scale.ndim == 1:
@@ -356,7 +363,8 @@ def _read_own(kernel, d):
     """A kernel of the user's, which says what it depends on and gives its jet."""
     if kernel.invariant not in ("sqdist", "dot"):
         raise ValueError(
-            f"invariant of {type(kernel).__name__} is {kernel.invariant!r}; it may be 'sqdist' or 'dot'."
+            f"invariant of {type(kernel).__name__} is {kernel.invariant!r}; it may be 'sqdist' or "
+            "'dot'."
         )
     invariant = _SQDIST if kernel.invariant == "sqdist" else _DOT
     weights = getattr(kernel, "weights", None)
@@ -364,8 +372,8 @@ def _read_own(kernel, d):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (d,) or not np.all(np.isfinite(weights)) or np.any(weights < 0):
             raise ValueError(
-                f"weights of {type(kernel).__name__} is {weights}; it must hold {d} finite numbers that are not "
-                "negative, one for each column of X."
+                f"weights of {type(kernel).__name__} is {weights}; it must hold {d} finite numbers "
+                "that are not negative, one for each column of X."
             )
         invariant = replace(invariant, weights=tuple(weights.tolist()))
     smoothness = float(getattr(kernel, "smoothness", math.inf))
@@ -548,7 +556,11 @@ def read(kernel, d):
     """
     reader = READERS.get(type(kernel))
     if reader is None:
-        if isinstance(kernel, sk.Kernel) and hasattr(kernel, "invariant") and hasattr(kernel, "jet"):
+        if (
+            isinstance(kernel, sk.Kernel)
+            and hasattr(kernel, "invariant")
+            and hasattr(kernel, "jet")
+        ):
             return _read_own(kernel, d)
         known = ", ".join(cls.__name__ for cls in READERS if issubclass(cls, sk.Kernel))
         raise TypeError(
@@ -694,7 +706,9 @@ class _Compiler:
             products = products[2:]
         else:
             factor, *buffers = products.pop(0)
-            self.step(("scale", "mul")[len(buffers) - 1], dst, buffers[0], buffers[-1], 0, (factor,))
+            self.step(
+                ("scale", "mul")[len(buffers) - 1], dst, buffers[0], buffers[-1], 0, (factor,)
+            )
         for factor, *buffers in products:
             op = ("scale_add", "mul_add")[len(buffers) - 1]
             self.step(op, dst, buffers[0], buffers[-1], 0, (factor,))
@@ -895,7 +909,13 @@ class _Compiler:
             for i in self.invariants
         ]
         return Program(
-            invariants, steps, n_inv + self.used, list(map(place, table)), order, rough, self.callbacks
+            invariants,
+            steps,
+            n_inv + self.used,
+            list(map(place, table)),
+            order,
+            rough,
+            self.callbacks,
         )
 
 
@@ -989,7 +1009,7 @@ def _rough(invariants, term, d, total, row, col):
 
 
 def _balanced(term, d, limit):
-    """The tree with scales beyond `limit` as weights: their powers would leave the range of numbers."""
+    """The tree with scales beyond `limit` as weights: powers of them would over- or underflow."""
     if isinstance(term, Leaf):
         if 1 / limit <= abs(term.scale) <= limit:
             return term
@@ -1032,7 +1052,7 @@ def _check_single(term):
 
 
 def is_stationary(term):
-    """Tell whether all invariants are squared distances: blocks of mixed derivatives are symmetric."""
+    """Tell whether all invariants are squared distances, and so mixed blocks symmetric."""
     return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
 
 

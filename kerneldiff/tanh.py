@@ -5,8 +5,10 @@ With W of shape (D + 1, K), slopes a = W[:D] and biases b = W[D], the basis is
 """
 
 import numbers
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -23,7 +25,7 @@ from kerneldiff._validation import (
 _LAYOUTS = ("compact", "full", "matrix")
 
 
-def _check(X, W):
+def _check(X: ArrayLike, W: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Check points and weights, and bring them to one type."""
     X, W = check_points(X, "X"), check_points(W, "W")
     if W.shape[0] != X.shape[1] + 1:
@@ -36,12 +38,12 @@ def _check(X, W):
     return X, W
 
 
-def _run(X, W, out, jacobian, reused):
+def _run(X: np.ndarray, W: np.ndarray, out: np.ndarray, jacobian: bool, reused: bool) -> np.ndarray:
     _core.tanh(X, W, out, jacobian, reused and out.nbytes > STREAM_BYTES)
     return out
 
 
-def tanh_basis(X, W, *, out=None):
+def tanh_basis(X: ArrayLike, W: ArrayLike, *, out: np.ndarray | None = None) -> np.ndarray:
     """Basis of tanh functions of linear forms.
 
     Parameters
@@ -84,7 +86,9 @@ def tanh_basis(X, W, *, out=None):
     return _run(X, W, out, False, reused)
 
 
-def tanh_jacobian(X, W, *, layout="compact", out=None):
+def tanh_jacobian(
+    X: ArrayLike, W: ArrayLike, *, layout: str = "compact", out: np.ndarray | None = None
+) -> np.ndarray:
     """Jacobian of a tanh basis with respect to its weights.
 
     Parameters
@@ -207,13 +211,20 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     (5, 2, 3)
     """
 
-    def __init__(self, n_components=10, *, weights=None, scale=1.0, random_state=None):
+    def __init__(
+        self,
+        n_components: int = 10,
+        *,
+        weights: ArrayLike | None = None,
+        scale: float = 1.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.n_components = n_components
         self.weights = weights
         self.scale = scale
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Draw the weights, or take those given.
 
         Parameters
@@ -240,7 +251,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 raise ValueError(
                     f"n_components is {self.n_components!r}; it must be an integer of at least 1."
                 )
-            if not (isinstance(self.scale, numbers.Real) and 0 <= self.scale < np.inf):
+            if not (isinstance(self.scale, int | float | np.number) and 0 <= self.scale < np.inf):
                 raise ValueError(f"scale is {self.scale!r}; it must be finite and not negative.")
             random = check_random_state(self.random_state)
             weights = random.normal(0.0, self.scale, (columns + 1, self.n_components))
@@ -257,11 +268,11 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self.weights_ = weights
         return self
 
-    def _validate(self, X):
+    def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
         return validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Evaluate the functions.
 
         Parameters
@@ -280,7 +291,9 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         return tanh_basis(self._validate(X), self.weights_)
 
-    def jacobian(self, X, *, layout="compact", out=None):
+    def jacobian(
+        self, X: ArrayLike, *, layout: str = "compact", out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Differentiate the functions with respect to `weights_`.
 
         Parameters
@@ -304,7 +317,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         return tanh_jacobian(self._validate(X), self.weights_, layout=layout, out=out)
 
-    def numerical_jacobian(self, X, eps=1e-6):
+    def numerical_jacobian(self, X: ArrayLike, eps: float = 1e-6) -> np.ndarray:
         """Differentiate with respect to `weights_` by central differences, as a check.
 
         Parameters
@@ -326,7 +339,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         array([[[0.393],
                 [0.786]]])
         """
-        if not (isinstance(eps, numbers.Real) and 0 < eps < np.inf):
+        if not (isinstance(eps, int | float | np.number) and 0 < eps < np.inf):
             raise ValueError(f"eps is {eps!r}; it must be finite and positive.")
         X = self._validate(X).astype(np.float64)
         W = self.weights_.astype(np.float64)
@@ -341,10 +354,10 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return J
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.weights_.shape[1]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -5,12 +5,13 @@ compiled core once.  Nothing but the output and one packed copy of the points is
 """
 
 import math
-import numbers
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn import get_config
+from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
 from kerneldiff._validation import STREAM_BYTES, check_choice, check_out, check_pair
@@ -20,8 +21,8 @@ class _Tensor(NamedTuple):
     """What the core is asked for."""
 
     number: int  # its number in the core
-    wrt: tuple  # what it may be differentiated with respect to
-    shape: Callable  # of the entries of a pair, from D
+    wrt: tuple[str, ...]  # what it may be differentiated with respect to
+    shape: Callable[[int], tuple[int, ...]]  # of the entries of a pair, from D
 
 
 _FIRST = ("x", "y")
@@ -35,7 +36,14 @@ _HESSIAN = {
 }
 
 
-def _compute(tensor, kernel, X, Y, wrt, out):
+def _compute(
+    tensor: _Tensor,
+    kernel: Kernel | kernels.RBFByGamma,
+    X: ArrayLike,
+    Y: ArrayLike | None,
+    wrt: str,
+    out: np.ndarray | None,
+) -> np.ndarray:
     """Check, read, find or make the output, compute.
 
     `kernel` is a kernel object, or a term that has been read already.
@@ -61,13 +69,20 @@ def _compute(tensor, kernel, X, Y, wrt, out):
     return out
 
 
-def kernel_matrix(kernel, X, Y=None, *, out=None):
+def kernel_matrix(
+    kernel: Kernel,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Values of a kernel for all pairs of points.
 
     Parameters
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
-        RBF, and products of it with ConstantKernel.
+        Any that can be read: scikit-learn's, `Columns`, sums, products and powers of them, and
+        subclasses of one's own with `invariant` and `jet`.
     X : array-like of shape (N, D)
         Points.
     Y : array-like of shape (M, D), default=None
@@ -114,13 +129,21 @@ def kernel_matrix(kernel, X, Y=None, *, out=None):
     return _compute(_VALUE, kernel, X, Y, "", out)
 
 
-def gradient(kernel, X, Y=None, *, wrt="x", out=None):
+def gradient(
+    kernel: Kernel,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    wrt: str = "x",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Gradient of a kernel for all pairs of points.
 
     Parameters
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
-        RBF, and products of it with ConstantKernel.
+        Any that can be read: scikit-learn's, `Columns`, sums, products and powers of them, and
+        subclasses of one's own with `invariant` and `jet`.
     X : array-like of shape (N, D)
         Points.
     Y : array-like of shape (M, D), default=None
@@ -176,13 +199,21 @@ def gradient(kernel, X, Y=None, *, wrt="x", out=None):
     return _compute(_GRADIENT, kernel, X, Y, wrt, out)
 
 
-def hessian_diag(kernel, X, Y=None, *, wrt="xx", out=None):
+def hessian_diag(
+    kernel: Kernel,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    wrt: str = "xx",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Diagonals of the Hessian blocks of a kernel for all pairs of points.
 
     Parameters
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
-        RBF, and products of it with ConstantKernel.
+        Any that can be read: scikit-learn's, `Columns`, sums, products and powers of them, and
+        subclasses of one's own with `invariant` and `jet`.
     X : array-like of shape (N, D)
         Points.
     Y : array-like of shape (M, D), default=None
@@ -232,13 +263,22 @@ def hessian_diag(kernel, X, Y=None, *, wrt="xx", out=None):
     return _compute(_HESSIAN_DIAG, kernel, X, Y, wrt, out)
 
 
-def hessian(kernel, X, Y=None, *, wrt="xx", layout="full", out=None):
+def hessian(
+    kernel: Kernel,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    wrt: str = "xx",
+    layout: str = "full",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Hessian blocks of a kernel for all pairs of points.
 
     Parameters
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
-        RBF, and products of it with ConstantKernel.
+        Any that can be read: scikit-learn's, `Columns`, sums, products and powers of them, and
+        subclasses of one's own with `invariant` and `jet`.
     X : array-like of shape (N, D)
         Points.
     Y : array-like of shape (M, D), default=None
@@ -307,7 +347,13 @@ def hessian(kernel, X, Y=None, *, wrt="xx", layout="full", out=None):
     return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
 
 
-def rbf_kernel(X, Y=None, gamma=None, *, out=None):
+def rbf_kernel(
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    gamma: float | None = None,
+    *,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Values of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
 
     Parameters
@@ -341,8 +387,8 @@ def rbf_kernel(X, Y=None, gamma=None, *, out=None):
 
     Notes
     -----
-    Differences of points are formed directly: an offset costs no digits. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
+    Differences of points are formed directly: an offset costs no digits. An interrupt (Ctrl-C) ends
+    the call within a second and may leave `out` partly written.
 
     References
     ----------
@@ -359,7 +405,14 @@ def rbf_kernel(X, Y=None, gamma=None, *, out=None):
     return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, "", out)
 
 
-def rbf_gradient(X, Y=None, gamma=None, *, wrt="x", out=None):
+def rbf_gradient(
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    gamma: float | None = None,
+    *,
+    wrt: str = "x",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Gradient of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
 
     Parameters
@@ -413,7 +466,14 @@ def rbf_gradient(X, Y=None, gamma=None, *, wrt="x", out=None):
     return _compute(_GRADIENT, kernels.RBFByGamma(gamma), X, Y, wrt, out)
 
 
-def rbf_hessian_diag(X, Y=None, gamma=None, *, wrt="xx", out=None):
+def rbf_hessian_diag(
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    gamma: float | None = None,
+    *,
+    wrt: str = "xx",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Diagonals of the Hessian blocks of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
 
     Parameters
@@ -467,7 +527,15 @@ def rbf_hessian_diag(X, Y=None, gamma=None, *, wrt="xx", out=None):
     return _compute(_HESSIAN_DIAG, kernels.RBFByGamma(gamma), X, Y, wrt, out)
 
 
-def rbf_hessian(X, Y=None, gamma=None, *, wrt="xx", layout="full", out=None):
+def rbf_hessian(
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    gamma: float | None = None,
+    *,
+    wrt: str = "xx",
+    layout: str = "full",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Hessian blocks of the RBF kernel exp(−γ‖x − y‖²) for all pairs of points.
 
     Parameters
@@ -525,7 +593,15 @@ def rbf_hessian(X, Y=None, gamma=None, *, wrt="xx", layout="full", out=None):
     return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
 
 
-def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options):
+def tensor_blocks(
+    function: Callable[..., np.ndarray],
+    kernel: Kernel,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    working_memory: float | None = None,
+    **options: Any,
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Compute a tensor block by block of rows, for results larger than memory.
 
     Parameters
@@ -573,7 +649,7 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
         raise TypeError("tensor_blocks takes no out; it yields new blocks.")
     if working_memory is None:
         working_memory = get_config()["working_memory"]
-    if not isinstance(working_memory, numbers.Real):
+    if not isinstance(working_memory, int | float | np.number):
         raise TypeError(f"working_memory is {working_memory!r}; it must be a number of MiB.")
     if not working_memory > 0:
         raise ValueError(f"working_memory is {working_memory} MiB; it must be positive.")
@@ -584,7 +660,7 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
     row_bytes = math.prod(empty.shape[1:]) * empty.itemsize
     rows = max(1, min(X.shape[0], int(working_memory * 2**20 // max(row_bytes, 1))))
 
-    def blocks():
+    def blocks() -> Iterator[tuple[slice, np.ndarray]]:
         for start in range(0, X.shape[0], rows):
             part = slice(start, min(start + rows, X.shape[0]))
             block = function(kernel, X[part], Y, **options)
@@ -596,7 +672,7 @@ def tensor_blocks(function, kernel, X, Y=None, *, working_memory=None, **options
     return blocks()
 
 
-def add_noise(term, X, diagonal):
+def add_noise(term: kernels.Term, X: np.ndarray, diagonal: np.ndarray) -> None:
     """Where points meet themselves, put the values that the kernel's noise has a part in.
 
     Parameters

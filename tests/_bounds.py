@@ -7,26 +7,27 @@ nothing else costs anything: a pair of points that almost coincide, an offset of
 large entry elsewhere in the array does not loosen the bound of an entry.
 
 invariants
-    A difference of coordinates is rounded once, whatever the offset of the points. A sum of D terms
-    is then off by (D + 2) u times the sum of the absolute terms, weights and scales by two roundings
-    more. What takes the root of it, and multiplies with the root of its scale, rounds three times
-    more, which is six times in terms of the invariant: D + 11.
+    A difference of coordinates is rounded once, whatever the offset of the points. A sum of D
+    terms is then off by (D + 2) u times the sum of the absolute terms, weights and scales by two
+    roundings more. What takes the root of it, and multiplies with the root of its scale, rounds
+    three times more, which is six times in terms of the invariant: D + 11.
 jets
     F^(q) is off by what the error of its argument makes of it, that error times F^(q+1), and by
     24 u for an elementary function of at most 3 ulp and for q times a rounded rate and two
     roundings. Where a formula of F^(q) is itself a sum (periodic, sigmoid), the sum of the absolute
     terms stands for F^(q) and F^(q+1). The general Matern kernel comes out of Bessel functions that
-    are good to some ten u, and exp(log + log - t) of numbers up to a hundred: 200 u, for that of the
-    reference, too.
+    are good to some ten u, and exp(log + log - t) of numbers up to a hundred: 200 u, for that of
+    the reference, too.
 arithmetic on jets
-    Sums, products and powers by the usual rules, with a u for each operation.
+    Sums, products and powers by the usual rules, with a u for each operation. A power says nothing
+    where its base is no more than an error.
 geometry
     Each term of the chain rule is a partial derivative of F times at most four slopes, of six
     roundings each, weight and product included; adding up n terms costs n u times the sum of the
     absolute terms. What applies a functional that is a sum over D columns adds 2 D.
 range
-    Results below the normal range are off by its lower end; in a jet, by that end times the power
-    of the inner derivative.
+    Results below the normal range are off by u times its lower end, wherever they come up, and all
+    of a jet by that end itself, times a power of the inner derivative.
 """
 
 import itertools
@@ -48,29 +49,30 @@ if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
 
 
 class Approximate:
-    """Exact values, and bounds of their errors in units of u."""
+    """Exact values, bounds of their errors in units of u, and the lower end of the normal range."""
 
     # So that arrays leave the operators to this class.
     __array_ufunc__ = None
 
-    def __init__(self, value, error):
+    def __init__(self, value, error, least):
         self.value = value
         self.error = error
+        self.least = least
 
     def __add__(self, other):
         if not isinstance(other, Approximate):
-            other = Approximate(other, np.zeros_like(other))
+            other = Approximate(other, 0.0, self.least)
         value = self.value + other.value
-        return Approximate(value, self.error + other.error + np.abs(value))
+        return Approximate(value, self.error + other.error + np.abs(value), self.least)
 
     __radd__ = __add__
 
     def __mul__(self, other):
         if not isinstance(other, Approximate):
-            other = Approximate(other, np.zeros_like(other))
+            other = Approximate(other, 0.0, self.least)
         value = self.value * other.value
         error = np.abs(self.value) * other.error + np.abs(other.value) * self.error
-        return Approximate(value, error + np.abs(value))
+        return Approximate(value, error + np.abs(value) + self.least, self.least)
 
     __rmul__ = __mul__
 
@@ -138,20 +140,22 @@ def _argument(kernel, pairs, kind, weights):
     return None, min(rate, 1e30)
 
 
-def _jet(kernel, pairs, order, tiny, columns):
+def _jet(kernel, pairs, order, dtype, columns):
     """The jet of any kernel, as `_reference._jet` has it, of approximate values."""
+    least = float(np.finfo(dtype).smallest_normal)
     if isinstance(kernel, sk.KernelOperator):
-        f, g = (_jet(k, pairs, order, tiny, columns) for k in (kernel.k1, kernel.k2))
+        f, g = (_jet(k, pairs, order, dtype, columns) for k in (kernel.k1, kernel.k2))
         if isinstance(kernel, sk.Sum):
             return _reference._add(f, g)
         return _reference._multiply(f, g, order)
     if isinstance(kernel, sk.Exponentiation):
-        return _power(_jet(kernel.kernel, pairs, order, tiny, columns), kernel.exponent, order)
+        base = _jet(kernel.kernel, pairs, order, dtype, columns)
+        return _power(base, kernel.exponent, order, 16 * UNIT[dtype])
     if isinstance(kernel, Columns):
-        return _jet(kernel.kernel, pairs, order, tiny, columns[np.asarray(kernel.dims)])
+        return _jet(kernel.kernel, pairs, order, dtype, columns[np.asarray(kernel.dims)])
     if isinstance(kernel, sk.ConstantKernel | sk.WhiteKernel):
         value = _reference._jet(kernel, pairs, order)[()]
-        return {(): Approximate(value, np.abs(value))}
+        return {(): Approximate(value, np.abs(value), least)}
     kind, own, jet, smoothness = _reference._leaf(kernel, np.float64, len(columns))
     weights = np.zeros(pairs.X.shape[1])
     np.add.at(weights, columns, 1.0 if own is None else own)
@@ -164,16 +168,19 @@ def _jet(kernel, pairs, order, tiny, columns):
     envelope = _envelope(kernel, jet, a, order + 1)
     result = {}
     for q, value in enumerate(jet(a, order)):
-        error = own_error * envelope[q] + sensitivity * envelope[q + 1] + tiny * rate**q
-        result[(number,) * q] = Approximate(np.nan_to_num(value), error)
+        error = own_error * envelope[q] + sensitivity * envelope[q + 1]
+        error += least / UNIT[dtype] * rate**q
+        result[(number,) * q] = Approximate(np.nan_to_num(value), error, least)
     return result
 
 
-def _power(base, exponent, order):
-    """base ** exponent: infinite bounds where the base is a rounding error."""
+def _power(base, exponent, order, relative):
+    """base ** exponent: infinite bounds where the base is wrong by a large part of itself.
+
+    At a root, and where the base underflows but a power with an exponent below one does not.
+    """
     value = base[()].value
-    # A root, or an underflow of which a power with another exponent than a whole one is not.
-    lost = np.abs(value) <= 2.0**-20 * base[()].error
+    lost = np.abs(value) <= relative * base[()].error
 
     def outer(blocks):
         n = len(blocks)
@@ -187,7 +194,7 @@ def _power(base, exponent, order):
             error = slope * base[()].error + (JET + abs(exponent)) * np.abs(power)
         if not (float(exponent).is_integer() and exponent >= 0):
             power, error = np.where(lost, 0.0, power), np.where(lost, np.inf, error)
-        return math.prod(blocks, start=Approximate(power, error))
+        return math.prod(blocks, start=Approximate(power, error, base[()].least))
 
     return _reference._compose(outer, base, order)
 
@@ -214,8 +221,7 @@ def bounds(kernel, X, Y=None, sides="", dtype="float64", sums=0):
     pairs = _reference._Pairs(
         X.astype(np.float64), None if Y is None else Y.astype(np.float64), same=Y is None
     )
-    tiny = float(np.finfo(dtype).smallest_normal) / UNIT[dtype]
-    jet = _jet(kernel, pairs, order, tiny, np.arange(D))
+    jet = _jet(kernel, pairs, order, dtype, np.arange(D))
     numbers = range(len(pairs.invariants))
     letters = "abcdefgh"[:order]
     terms = []
@@ -245,7 +251,7 @@ def bounds(kernel, X, Y=None, sides="", dtype="float64", sums=0):
             total += np.einsum(formula, f.error + roundings * np.abs(f.value), *factors)
     # Infinity times zero: no bound either.
     total[np.isnan(total)] = np.inf
-    return UNIT[dtype] * (total + tiny)
+    return UNIT[dtype] * total + float(np.finfo(dtype).smallest_normal)
 
 
 def covariance_bounds(kernel, rows, cols=None, dtype="float64"):

@@ -3,6 +3,8 @@
 Errors are compared with the bounds of `_bounds`, entry by entry: see there for the analysis.
 """
 
+import itertools
+import json
 from functools import cache
 
 import jax
@@ -29,8 +31,8 @@ from sklearn.gaussian_process.kernels import (
     CompoundKernel,
     ConstantKernel,
     DotProduct,
-    ExpSineSquared,
     Exponentiation,
+    ExpSineSquared,
     Kernel,
     Matern,
     NormalizedKernelMixin,
@@ -89,18 +91,16 @@ def has_dot(kernel):
 
 
 @pytest.mark.parametrize("place", ["generic", "near", "offset"])
-@names
+@pytest.mark.parametrize(
+    "name", [name for name, case in REGISTRY.items() if case.positive and "dot" not in name]
+)
 def test_bounds_are_small(name, place):
     """They would let pass what they should not, if they were not a few hundred roundings."""
-    case = REGISTRY[name]
     X, Y = pairs(place, 3)
-    tensor, bound = derivative(case(3), X, Y, "xy")
+    tensor, bound = derivative(REGISTRY[name](3), X, Y, "xy")
     diagonal = [0, 1], [0, 1]
     largest = np.abs(tensor[diagonal]).max(axis=(1, 2))
-    # A periodic kernel of many periods, or a sum that grows with the offset of a dot product, is as
-    # sensitive to its argument as it is.
-    sensitive = 1e4 if has_dot(case(3)) or name.startswith(("periodic", "rbf-narrow")) else 1.0
-    assert (bound[diagonal].max(axis=(1, 2)) <= 1e-12 * sensitive * largest).all()
+    assert (bound[diagonal].max(axis=(1, 2)) <= 1e-12 * largest).all()
 
 
 @pytest.mark.parametrize("entry", [2, -2, np.nan, np.inf], ids=str)
@@ -191,7 +191,7 @@ def test_dimensions(operation, name, dtype, D):
 @pytest.mark.parametrize("operation", ["kernel_matrix", "gradient-x", "hessian-xy", "packed-xx"])
 def test_sizes(operation, name, dtype, size):
     X, Y = points(*size, dtype)
-    Y[:1] = X[:1]
+    Y[: min(*size[:2], 1)] = X[: min(*size[:2], 1)]
     # A matrix of no columns has no anisotropic kernel.
     kernel = REGISTRY[name](size[2]) if size[2] else Matern(nu=1.5) * DotProduct()
     assert OPERATIONS[operation](kernel, X, Y).shape == OPERATIONS[operation].shape(*size)
@@ -250,7 +250,7 @@ LARGE = {
     "power of a sum of 6 invariants": lambda D: total(wide(D, 6)) ** 2.5,
     "sum of products": lambda D: total(k * (0.1 + DotProduct(0.1)) for k in wide(D, 4)),
     "powers of powers": lambda D: ((RBF(ard(D)) + DotProduct(1.0)) ** 2 + Matern(nu=1.5)) ** 3,
-    "product of sums": lambda D: product(a + b for a, b in zip(wide(D, 6)[:3], wide(D, 6)[3:])),
+    "product of sums": lambda D: product(a + b for a, b in itertools.pairwise(wide(D, 4))),
 }
 
 
@@ -348,10 +348,11 @@ def test_values_are_those_of_scikit_learn(name, same):
     X, Y = points(17, 5, 3)
     Y = None if same else Y
     # scikit-learn computes (1 + s/(2 alpha))^-alpha without log1p: alpha = 1e5 costs five digits;
-    # and its general Matern kernel adds the unit roundoff to zero distances.
-    rtol = 1e-10 if name == "rational-light" else 1e-13
+    # and its general Matern kernel adds the unit roundoff to zero distances. exp(-t) is off by t
+    # times the few u that t is; results of t > 708 are subnormal.
+    rtol = {"rational-light": 1e-10, "rbf-narrow": 1e-12}.get(name, 1e-13)
     desired = kernel(X, Y)
-    atol = rtol * np.abs(desired).max()
+    atol = rtol * np.abs(desired).max() + np.finfo(float).smallest_normal
     np.testing.assert_allclose(kerneldiff.kernel_matrix(kernel, X, Y), desired, rtol, atol)
 
 
@@ -599,8 +600,6 @@ np.savez(sys.argv[1], **arrays)
 @pytest.fixture(scope="module")
 def arrays(isa, tmp_path_factory):
     """All of ARRAYS as one instruction set computes them."""
-    import json
-
     path = tmp_path_factory.mktemp(isa) / "arrays.npz"
     run_python(COMPUTE, path, json.dumps(ARRAYS), isa=isa)
     return np.load(path)
@@ -644,6 +643,9 @@ class Mine(RBF):
 
 class Own(NormalizedKernelMixin, StationaryKernelMixin, Kernel):
     """A class of its own that says nothing of invariants and jets."""
+
+    def __init__(self):
+        pass
 
     def __call__(self, X, Y=None):
         return np.zeros((len(X), len(X if Y is None else Y)))
@@ -690,7 +692,7 @@ BAD = {
     "matern negative": (Matern(-1.0), "length_scale"),
     "matern nan": (Matern(np.nan), "length_scale"),
     "matern infinite": (Matern(np.inf), "length_scale"),
-    "matern shape": (Matern([1.0, 2.0, 3.0]), "length_scale.*2 columns"),
+    "matern shape": (Matern([1.0, 2.0, 3.0]), r"length_scale.*\(3,\).*2 columns"),
     "matern string": (Matern("a"), "length_scale"),
     "nu zero": (Matern(nu=0.0), "nu"),
     "nu negative": (Matern(nu=-0.5), "nu"),
@@ -717,8 +719,10 @@ BAD = {
 def test_bad_hyperparameter(kernel, message, composite):
     """ValueError that names it and says what it may be, and an output that is as it was."""
     out = np.full((2, 2, 2), 7.0)
-    with pytest.raises(ValueError, match=rf"(?s){message}.*(must|may)"):
-        kerneldiff.gradient(RBF() * (kernel + RBF()) if composite else kernel, np.ones((2, 2)), out=out)
+    with pytest.raises(ValueError, match=rf"(?s)(?=.*{message})(?=.*(must|may))"):
+        kerneldiff.gradient(
+            RBF() * (kernel + RBF()) if composite else kernel, np.ones((2, 2)), out=out
+        )
     np.testing.assert_array_equal(out, 7)
 
 
@@ -736,9 +740,7 @@ def test_order_beyond_five(kernel):
 def test_packed_layout_of_blocks_that_are_not_symmetric(name, wrt):
     out = np.full((2, 2, 3), 7.0)
     with pytest.raises(ValueError, match=r"layout='packed'.*symmetric.*'full'"):
-        kerneldiff.hessian(
-            REGISTRY[name](2), np.ones((2, 2)), wrt=wrt, layout="packed", out=out
-        )
+        kerneldiff.hessian(REGISTRY[name](2), np.ones((2, 2)), wrt=wrt, layout="packed", out=out)
     np.testing.assert_array_equal(out, 7)
 
 
