@@ -562,31 +562,34 @@ def _numba_rows(d):
 
     def gradient(X, Y, gamma, out):
         YT = np.ascontiguousarray(Y.T)
+        m = Y.shape[0]
         for i in prange(X.shape[0]):
-            k = np.empty(Y.shape[0])
+            k = np.empty(m)
             kernel_row(X, YT, gamma, i, k)
-            for j in range(Y.shape[0]):
+            for j in range(m):
                 c = -2 * gamma * k[j]
                 for a in range(d):
                     out[i, j, a] = c * (X[i, a] - Y[j, a])
 
     def hessian_diag(X, Y, gamma, out):
         YT = np.ascontiguousarray(Y.T)
+        m = Y.shape[0]
         for i in prange(X.shape[0]):
-            k = np.empty(Y.shape[0])
+            k = np.empty(m)
             kernel_row(X, YT, gamma, i, k)
-            for j in range(Y.shape[0]):
+            for j in range(m):
                 for a in range(d):
                     t = X[i, a] - Y[j, a]
                     out[i, j, a] = (4 * gamma * gamma * t * t - 2 * gamma) * k[j]
 
     def hessian(X, Y, gamma, out):
         YT = np.ascontiguousarray(Y.T)
+        m = Y.shape[0]
         for i in prange(X.shape[0]):
-            k = np.empty(Y.shape[0])
+            k = np.empty(m)
             delta = np.empty(d)
             kernel_row(X, YT, gamma, i, k)
-            for j in range(Y.shape[0]):
+            for j in range(m):
                 for a in range(d):
                     delta[a] = X[i, a] - Y[j, a]
                 for a in range(d):

@@ -10,7 +10,7 @@ protocol itself; everything else is checked by the callers, in Python.
 
 import array
 import os
-from time import perf_counter
+from time import perf_counter_ns
 
 import numpy as np
 
@@ -53,12 +53,12 @@ cdef extern from *:
 
 
 # How long, in rough nanoseconds, a task may take; from what total on threads pay for waking them
-# (measured: about 5 microseconds); and how many tasks of a thread come between the first two looks
-# at signals, which then come about every so many seconds.
+# (measured: about 5 microseconds); and about how often to look at signals, in nanoseconds: first
+# by that rough measure, as fresh memory may be ten times slower, then by the clock.
 cdef double TASK = 2e5
 cdef double PARALLEL = 3e4
-cdef Py_ssize_t FIRST_BATCH = 64
-cdef double LOOK = 0.05
+cdef double FIRST_LOOK = 1e7
+cdef double LOOK = 5e7
 
 cdef int chosen_isa = -1
 cdef bint threads_used = False
@@ -378,23 +378,27 @@ cdef class Program:
                 raise error
 
 
+cdef inline Py_ssize_t clip(double x, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    return low if x < low else high if x > high else <Py_ssize_t> x
+
+
 cdef class Pace:
     """How many tasks to do between two looks at signals, from how long they took so far."""
 
     cdef double before
     cdef Py_ssize_t start, stop, batch, tasks
 
-    def __cinit__(self, Py_ssize_t tasks, int threads):
+    def __cinit__(self, Py_ssize_t tasks, double cost, int threads):
         self.tasks = tasks
-        self.batch = FIRST_BATCH * threads
-        self.before = perf_counter()
+        self.batch = clip(threads * FIRST_LOOK / cost, threads, tasks + 1)
+        self.before = perf_counter_ns()
 
     cdef bint more(self) except -1:
         """Look at signals; set start and stop of the next batch, if there is one."""
         cdef double now
         if self.stop:
             PyErr_CheckSignals()
-            now = perf_counter()
+            now = perf_counter_ns()
             if now - self.before > 2 * LOOK:
                 self.batch = max(1, self.batch // 2)
             elif now - self.before < LOOK / 2:
@@ -403,10 +407,6 @@ cdef class Pace:
         self.start = self.stop
         self.stop = min(self.tasks, self.start + self.batch)
         return self.start < self.stop
-
-
-cdef inline Py_ssize_t clip(double x, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
-    return low if x < low else high if x > high else <Py_ssize_t> x
 
 
 cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size, Py_ssize_t matrix_rows):
@@ -490,14 +490,14 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size, Py_ssize_t
     cdef bint lower = call.lower
     global threads_used
     threads_used = threads_used or threads > 1
-    cdef Pace pace = Pace(n_panels, threads)
+    cdef Pace pace = Pace(n_panels, panel * (d + 1), threads)
     while pace.more():
         with nogil:
             for t in prange(pace.start, pace.stop, num_threads=threads, schedule="static"):
                 table.pack(call.y, m, d, t, t + 1, panels)
                 if directed:
                     table.pack(call.v, m, d, t, t + 1, v_panels)
-    pace = Pace(row_tasks * col_tasks * parts, threads)
+    pace = Pace(row_tasks * col_tasks * parts, cost * rows * cols / parts, threads)
     while pace.more():
         with nogil:
             for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):
@@ -653,7 +653,7 @@ def tanh(x, w, out, bint jacobian, bint stream):
     cdef Py_ssize_t t
     global threads_used
     threads_used = threads_used or threads > 1
-    cdef Pace pace = Pace(tasks, threads)
+    cdef Pace pace = Pace(tasks, cost * rows, threads)
     while pace.more():
         with nogil:
             for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):

@@ -19,8 +19,8 @@ jets
     are good to some ten u, and exp(log + log - t) of numbers up to a hundred: 200 u, for that of
     the reference, too.
 arithmetic on jets
-    Sums, products and powers by the usual rules, with a u for each operation. A power says nothing
-    where its base is no more than an error.
+    Sums, products and powers by the usual rules, with a u for each operation. The bound of a power
+    is infinite where its base is no more than an error, or subnormal.
 geometry
     Each term of the chain rule is a partial derivative of F times at most four slopes, of six
     roundings each, weight and product included; adding up n terms costs n u times the sum of the
@@ -177,10 +177,10 @@ def _jet(kernel, pairs, order, dtype, columns):
 def _power(base, exponent, order, relative):
     """base ** exponent: infinite bounds where the base is wrong by a large part of itself.
 
-    At a root, and where the base underflows but a power with an exponent below one does not.
+    At a root, and where the base is below the normal range but its power is not.
     """
     value = base[()].value
-    lost = np.abs(value) <= relative * base[()].error
+    lost = np.abs(value) <= np.maximum(relative * base[()].error, base[()].least)
 
     def outer(blocks):
         n = len(blocks)

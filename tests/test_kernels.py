@@ -90,17 +90,18 @@ def has_dot(kernel):
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["generic", "near", "offset"])
-@pytest.mark.parametrize(
-    "name", [name for name, case in REGISTRY.items() if case.positive and "dot" not in name]
-)
-def test_bounds_are_small(name, place):
+# Kernels without second derivatives.
+FLAT = ("zero*rbf", "constant", "white", "rbf*white", "rbf**0")
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in FLAT])
+def test_bounds_are_small(name):
     """They would let pass what they should not, if they were not a few hundred roundings."""
-    X, Y = pairs(place, 3)
+    X, Y = pairs("near", 3)
     tensor, bound = derivative(REGISTRY[name](3), X, Y, "xy")
-    diagonal = [0, 1], [0, 1]
-    largest = np.abs(tensor[diagonal]).max(axis=(1, 2))
-    assert (bound[diagonal].max(axis=(1, 2)) <= 1e-12 * largest).all()
+    near = [0, 1], [0, 1]
+    largest = np.abs(tensor[near]).max(axis=(1, 2))
+    assert (bound[near].max(axis=(1, 2)) <= 1e-12 * largest).all()
 
 
 @pytest.mark.parametrize("entry", [2, -2, np.nan, np.inf], ids=str)
@@ -142,7 +143,7 @@ def assert_registered_right(name, operation, dtype, D, offset=0.0):
     ("operation", "dtype"),
     [
         *[(operation, "float64") for operation in OPERATIONS],
-        *[(operation, "float32") for operation in ("gradient-y", "hessian_diag-xy", "hessian-xx")],
+        ("hessian-xx", "float32"),
     ],
 )
 @names
@@ -161,15 +162,15 @@ def test_far_from_the_origin(name, dtype, offset):
     assert_registered_right(name, "hessian-xy", dtype, 2, offset)
 
 
-# One, two and three invariants; those with a scale of their own for each column and without.
-FEW = ("matern-5/2", "matern-5/2-ard", "rbf-ard*dot", "nested")
+# One, two and three invariants, with a scale of their own for each column and without.
+FEW = ("matern-5/2", "rbf-ard*dot", "nested")
 
 
 @pytest.mark.parametrize("D", [1, 2, 4, 5, 6, 8, 10, 17, 70])
 @pytest.mark.parametrize(
     ("name", "dtype"), [*[(name, "float64") for name in FEW], ("rbf-ard*dot", "float32")]
 )
-@pytest.mark.parametrize("operation", ["gradient-y", "hessian_diag-xy", "hessian-xx", "packed-yy"])
+@pytest.mark.parametrize("operation", ["gradient-y", "hessian_diag-xy", "hessian-xx"])
 def test_dimensions(operation, name, dtype, D):
     X, Y = points(3, 5, D, dtype)
     Y[0] = X[0]
@@ -188,7 +189,7 @@ def test_dimensions(operation, name, dtype, D):
     ids=lambda size: "x".join(map(str, size)),
 )
 @pytest.mark.parametrize(("name", "dtype"), [("nested", "float64"), ("rbf-ard*dot", "float32")])
-@pytest.mark.parametrize("operation", ["kernel_matrix", "gradient-x", "hessian-xy", "packed-xx"])
+@pytest.mark.parametrize("operation", ["kernel_matrix", "gradient-x", "packed-xx"])
 def test_sizes(operation, name, dtype, size):
     X, Y = points(*size, dtype)
     Y[: min(*size[:2], 1)] = X[: min(*size[:2], 1)]
@@ -200,18 +201,16 @@ def test_sizes(operation, name, dtype, size):
 
 @pytest.mark.parametrize("name", ["rbf-ard*dot", "matern-3/2-ard", "(rbf-ard+dot)**2"])
 @pytest.mark.parametrize("operation", ["hessian_diag-xx", "gradient-y"])
-def test_many_dimensions(operation, name):
-    """Vectors longer than the buffers between the processor and memory."""
-    X, Y = points(1, 3, 4111)
-    Y[2] = X[0]
-    assert_right(REGISTRY[name](4111), X / 64, Y / 64, operation)
+def test_vector_larger_than_caches(operation, name):
+    """Longer than the buffers between the processor and memory."""
+    X, Y = points(1, 2, 1111)
+    Y[1] = X[0]
+    assert_right(REGISTRY[name](1111), X / 33, Y / 33, operation)
 
 
 @pytest.mark.parametrize("operation", ["hessian-xx", "hessian-yx", "packed-yy"])
 @pytest.mark.parametrize("name", ["rbf-ard*dot", "matern-1/2-ard"])
 def test_block_larger_than_caches(name, operation):
-    if operation == "hessian-yx" or name != "matern-1/2-ard":
-        operation = operation.replace("packed-yx", "hessian-yx")
     X, Y = points(1, 2, 211)
     Y[1] = X[0]
     assert_right(REGISTRY[name](211), X / 14, Y / 14, operation)
@@ -277,8 +276,6 @@ def test_too_many_invariants():
 # Other oracles than the reference
 # --------------------------------------------------------------------------------------------------
 
-PLACES = ("generic", "near", "coincident")
-
 
 def at_pairs(kernel, X, Y, sides):
     """A compiled tensor at pairs (x_i, y_i)."""
@@ -288,13 +285,13 @@ def at_pairs(kernel, X, Y, sides):
     return np.moveaxis(np.diagonal(tensor), -1, 0)
 
 
-@pytest.mark.parametrize("sides", ["", "x", "y", *SECOND], ids=lambda sides: sides or "value")
+@pytest.mark.parametrize("place", ["generic", "near", "coincident"])
 @names
-def test_mpmath(name, sides):
+def test_mpmath(name, place):
     """In 50 digits. Points 1e-6 apart cost no digits: the largest error is below 1e-12."""
     case = REGISTRY[name]
-    for place in PLACES:
-        X, Y = pairs(place, 2, case.far)
+    X, Y = pairs(place, 2, case.far)
+    for sides in ("", "x", "y", *SECOND):
         actual = at_pairs(case(2), X, Y, sides)
         if place == "coincident" and len(sides) >= case.smoothness:
             assert np.isnan(actual).all()
@@ -341,19 +338,19 @@ NOISY = {
 noisy = pytest.mark.parametrize("kernel", NOISY.values(), ids=NOISY)
 
 
-@pytest.mark.parametrize("same", [False, True], ids=["X,Y", "X"])
 @names
-def test_values_are_those_of_scikit_learn(name, same):
+def test_values_are_those_of_scikit_learn(name):
     kernel = REGISTRY[name](3)
     X, Y = points(17, 5, 3)
-    Y = None if same else Y
     # scikit-learn computes (1 + s/(2 alpha))^-alpha without log1p: alpha = 1e5 costs five digits;
     # and its general Matern kernel adds the unit roundoff to zero distances. exp(-t) is off by t
     # times the few u that t is; results of t > 708 are subnormal.
     rtol = {"rational-light": 1e-10, "rbf-narrow": 1e-12}.get(name, 1e-13)
-    desired = kernel(X, Y)
-    atol = rtol * np.abs(desired).max() + np.finfo(float).smallest_normal
-    np.testing.assert_allclose(kerneldiff.kernel_matrix(kernel, X, Y), desired, rtol, atol)
+    for arguments in ((X, Y), (X,)):
+        desired = kernel(*arguments)
+        atol = rtol * np.abs(desired).max() + np.finfo(float).smallest_normal
+        actual = kerneldiff.kernel_matrix(kernel, *arguments)
+        np.testing.assert_allclose(actual, desired, rtol, atol)
 
 
 @dtypes
@@ -423,8 +420,6 @@ def test_derivatives_exist_by_smoothness(nu, name, missing, dtype):
     X = np.array([[0.3, -1.0]], dtype)
     rough = Matern(1.5, nu=nu)
     for kernel in (rough, RBF() * Matern([1.0, 2.0], nu=nu) + DotProduct(), (rough + RBF()) ** 2):
-        if name.startswith("packed-xy") and has_dot(kernel):
-            continue
         values = OPERATIONS[name](kernel, X)
         assert (np.isnan(values) if missing else np.isfinite(values)).all()
 
@@ -468,17 +463,15 @@ def test_power_at_a_root_that_has_no_derivative(exponent):
     "base",
     [
         RBF(1.0),
-        RBF([0.8, 1.3]),
-        Matern(0.3, nu=2.5),
+        Matern([0.3, 0.6], nu=2.5),
         2.0 * RBF(1.0) * Matern(1.0, nu=1.5),
         RBF(1.0) + 0.5 * RBF(0.7),
-        RBF([0.8, 1.3]) * RBF([1.3, 0.8]),
-        RBF(1.0) ** 2,
+        RBF([0.8, 1.3]) * RBF([1.3, 0.8]) ** 2,
     ],
     ids=str,
 )
 @dtypes
-@pytest.mark.parametrize("operation", ["kernel_matrix", "gradient-x", "hessian-xy"])
+@pytest.mark.parametrize("operation", ["gradient-x", "hessian-xy"])
 def test_power_of_what_is_almost_zero(operation, dtype, base, power):
     """Neither NaN nor a loss of digits, from where the base is 1 to where it underflows.
 
@@ -525,7 +518,7 @@ EXTREME = {
 
 
 @dtypes
-@pytest.mark.parametrize("operation", ["kernel_matrix", "gradient-x", "hessian-xy"])
+@pytest.mark.parametrize("operation", ["gradient-x", "hessian-xy"])
 @pytest.mark.parametrize("name", EXTREME)
 def test_extreme_hyperparameters(name, operation, dtype):
     kernel, unit = EXTREME[name]
@@ -580,7 +573,7 @@ COMPOSITES = ("nested", "(rbf-ard+dot)**2", "rational*periodic", "matern-1.7", "
 ARRAYS = {
     f"{name} {operation} {dtype}": (name, operation, dtype)
     for name in COMPOSITES
-    for operation in ("kernel_matrix", "gradient-y", "hessian-xy")
+    for operation in ("gradient-y", "hessian-xy")
     for dtype in DTYPES
 }
 
@@ -679,11 +672,10 @@ WHERE = {
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize(("part", "named"), UNREADABLE.values(), ids=UNREADABLE)
-@pytest.mark.parametrize("operation", ["kernel_matrix", "hessian-xy"])
-def test_unreadable_kernel(operation, part, named, where):
+def test_unreadable_kernel(part, named, where):
     """TypeError that names the part, and what can be used instead."""
     with pytest.raises(TypeError, match=r"(?s)cannot be read.*(RBF|'rbf').*invariant") as raised:
-        OPERATIONS[operation](WHERE[where](part), np.zeros((2, 2)))
+        kerneldiff.hessian(WHERE[where](part), np.zeros((2, 2)))
     assert named in str(raised.value)
 
 

@@ -231,7 +231,9 @@ def test_bad_length_scale(bad, ard):
         kerneldiff.gradient(kernel, GOOD)
 
 
-@pytest.mark.parametrize("bad", ["wide", 1j, None, object()], ids=str)
+@pytest.mark.parametrize(
+    "bad", ["wide", 1j, None, object()], ids=["str", "complex", "None", "object"]
+)
 def test_length_scale_that_is_no_number(bad):
     with pytest.raises((TypeError, ValueError), match=says("length_scale")):
         kerneldiff.gradient(RBF(bad), GOOD)
