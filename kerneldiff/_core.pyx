@@ -54,10 +54,12 @@ cdef extern from *:
 
 # How long, in rough nanoseconds, a task may take; from what total on threads pay for waking them
 # (measured: about 5 microseconds); and about how often to look at signals, in nanoseconds: first
-# by that rough measure, as fresh memory may be ten times slower, then by the clock.
+# by that rough measure, as fresh memory may be ten times slower, then by the clock. CACHED: how
+# many bytes of points should stay in the second-level cache.
 cdef double TASK = 2e5
 cdef double PARALLEL = 3e4
 cdef double FIRST_LOOK = 1e7
+cdef Py_ssize_t CACHED = 2**18
 cdef double LOOK = 5e7
 
 cdef int chosen_isa = -1
@@ -471,17 +473,21 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size, Py_ssize_t
     call.v_last = v_last
     call.weights = weights
 
-    # Tasks: blocks of rows and columns, 48 rows high where there are enough of them; or, where the
-    # matrix of a single pair is large, some rows of it.
+    # Tasks: as many columns as stay in the second-level cache, and some rows, so that a task writes
+    # neighbouring memory (threads that touch one fresh page for the first time both clear it); or,
+    # where the matrix of a single pair is large, some rows of it.
     cdef double limit = min(TASK, total / (4 * threads)) / cost
-    cdef Py_ssize_t rows = 48, cols, part = matrix_rows
-    while rows > KD_ROWS and rows * 2 * panel > limit:
-        rows //= 2
-    if rows * panel > 50 * limit:
-        rows = 1
-    cols = clip(limit / rows, 1, m)
+    cdef Py_ssize_t part = matrix_rows
+    cdef Py_ssize_t cols = min(m, max(panel, CACHED // (max(1, d) * real_bytes)))
+    cdef Py_ssize_t rows = clip(limit / cols, 0, 48) // KD_ROWS * KD_ROWS
+    if rows == 0:
+        rows = KD_ROWS
+        if cols * rows > 4 * limit:
+            cols = clip(4 * limit / rows, 1, m)
     if cols > panel:
         cols = min(m, (cols + panel - 1) // panel * panel)
+    elif rows * panel > 50 * limit:
+        rows = cols = 1
     if cost > 50 * TASK:
         part = clip(matrix_rows * 10 * TASK / cost, 1, matrix_rows)
     cdef Py_ssize_t row_tasks = (n + rows - 1) // rows, col_tasks = (m + cols - 1) // cols

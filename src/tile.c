@@ -325,7 +325,7 @@ typedef struct {
 
 /* Pairs whose vectors are made before the first of them is used: a load that spans two recent
  * stores waits for both. */
-enum { BATCH = 8, BATCH_D = 64 };
+enum { BATCH = 16, BATCH_D = 64 };
 
 /* F, F_l and F_lk at column j. */
 INLINE const real *jet0(const strip_row *s, ptrdiff_t j) {
@@ -370,17 +370,22 @@ INLINE vec pick(vec v, vec_i index) {
 #endif
 }
 
-/* p[j * d + e] = E for all pairs j < count and dimensions e < d.  E is a macro of three others,
+/* How far apart the vectors of pairs stand in buffers of our own: each in vectors of its own,
+ * unless the flat loops make them, as a load that spans two recent stores waits for both. */
+INLINE ptrdiff_t apart(ptrdiff_t d) { return d <= FLAT_D ? d : (d + VL - 1) / VL * VL; }
+
+/* p[j * ps + e] = E for all pairs j < count and dimensions e < d.  E is a macro of four others,
  * which load, as a vector or something that acts as one: F(f) what belongs to a pair, R(b) to a
- * dimension, P(y) to both. */
-#define KD_MAP(d, count, p, E)                                                      \
-    do {                                                                            \
-        ptrdiff_t j = 0;                                                            \
-        if ((d) <= FLAT_D)                                                          \
-            for (; j + VL <= (count); j += VL)                                      \
-                for (int k = 0; k < (d); k++)                                       \
-                    *(vec_u *)((p) + j * (d) + k * VL) = E(FLAT_F, FLAT_R, FLAT_P); \
-        for (; j < (count); j++) KD_ROW(d, (p) + j * (d), E(ROW_F, ROW_R, ROW_P));  \
+ * dimension, P(y) to both, Q(t) to both in vectors that are as far apart as those of p.  In flat
+ * loops, ps is d. */
+#define KD_MAP(d, count, p, ps, E)                                                          \
+    do {                                                                                    \
+        ptrdiff_t j = 0;                                                                    \
+        if ((d) <= FLAT_D)                                                                  \
+            for (; j + VL <= (count); j += VL)                                              \
+                for (int k = 0; k < (d); k++)                                               \
+                    *(vec_u *)((p) + j * (d) + k * VL) = E(FLAT_F, FLAT_R, FLAT_P, FLAT_P); \
+        for (; j < (count); j++) KD_ROW(d, (p) + j * (ps), E(ROW_F, ROW_R, ROW_P, ROW_Q));  \
     } while (0)
 #define FLAT_F(f) pick(*(const vec_u *)((f) + j), *(const vec_i *)pair_of[d - 1][k])
 #define FLAT_R(b) (*(const vec_u *)((b) + k * VL))
@@ -388,51 +393,52 @@ INLINE vec pick(vec v, vec_i index) {
 #define ROW_F(f) (f)[j]
 #define ROW_R(b) AT(b)
 #define ROW_P(y) AT((y) + j * d)
+#define ROW_Q(t) AT((t) + j * ps)
 
 /* p = q, or p += q, or the same with q times f, for a form q. */
-#define E_FORM(F, R, P) (R(w) * (R(base) + cy * P(y)))
-#define E_SET(F, R, P) E_FORM(F, R, P)
-#define E_SET_F(F, R, P) (F(f) * E_FORM(F, R, P))
-#define E_ADD_F(F, R, P) (P(p) + F(f) * E_FORM(F, R, P))
-#define E_FORM_V(F, R, P) (R(w) * (R(base) + cy * P(y) + cv * P(v)))
-#define E_SET_V(F, R, P) E_FORM_V(F, R, P)
-#define E_SET_VF(F, R, P) (F(f) * E_FORM_V(F, R, P))
-#define E_ADD_VF(F, R, P) (P(p) + F(f) * E_FORM_V(F, R, P))
+#define E_FORM(F, R, P, Q) (R(w) * (R(base) + cy * P(y)))
+#define E_SET(F, R, P, Q) E_FORM(F, R, P, Q)
+#define E_SET_F(F, R, P, Q) (F(f) * E_FORM(F, R, P, Q))
+#define E_ADD_F(F, R, P, Q) (Q(p) + F(f) * E_FORM(F, R, P, Q))
+#define E_FORM_V(F, R, P, Q) (R(w) * (R(base) + cy * P(y) + cv * P(v)))
+#define E_SET_V(F, R, P, Q) E_FORM_V(F, R, P, Q)
+#define E_SET_VF(F, R, P, Q) (F(f) * E_FORM_V(F, R, P, Q))
+#define E_ADD_VF(F, R, P, Q) (Q(p) + F(f) * E_FORM_V(F, R, P, Q))
 
-INLINE void put_form(real *restrict p, const real *f, const form *q, const real *y, const real *v,
-                     ptrdiff_t count, ptrdiff_t d, int add) {
+INLINE void put_form(real *restrict p, ptrdiff_t ps, const real *f, const form *q, const real *y,
+                     const real *v, ptrdiff_t count, ptrdiff_t d, int add) {
     const real *w = q->w, *base = q->base;
     const real cy = q->cy, cv = q->cv;
     if (__builtin_expect(cv != 0, 0)) {
         if (!f)
-            KD_MAP(d, count, p, E_SET_V);
+            KD_MAP(d, count, p, ps, E_SET_V);
         else if (!add)
-            KD_MAP(d, count, p, E_SET_VF);
+            KD_MAP(d, count, p, ps, E_SET_VF);
         else
-            KD_MAP(d, count, p, E_ADD_VF);
+            KD_MAP(d, count, p, ps, E_ADD_VF);
     } else if (!f)
-        KD_MAP(d, count, p, E_SET);
+        KD_MAP(d, count, p, ps, E_SET);
     else if (!add)
-        KD_MAP(d, count, p, E_SET_F);
+        KD_MAP(d, count, p, ps, E_SET_F);
     else
-        KD_MAP(d, count, p, E_ADD_F);
+        KD_MAP(d, count, p, ps, E_ADD_F);
 }
 
 /* p = t v + c f w, or p += that. */
-#define E_DIAG(F, R, P) (P(t) * P(v) + (c * F(f)) * R(w))
-#define E_DIAG_ADD(F, R, P) (P(p) + P(t) * P(v) + (c * F(f)) * R(w))
+#define E_DIAG(F, R, P, Q) (Q(t) * Q(v) + (c * F(f)) * R(w))
+#define E_DIAG_ADD(F, R, P, Q) (Q(p) + Q(t) * Q(v) + (c * F(f)) * R(w))
 
-INLINE void put_diagonal(real *restrict p, const real *t, const real *v, real c, const real *f,
-                         const real *w, ptrdiff_t count, ptrdiff_t d, int add) {
+INLINE void put_diagonal(real *restrict p, ptrdiff_t ps, const real *t, const real *v, real c,
+                         const real *f, const real *w, ptrdiff_t count, ptrdiff_t d, int add) {
     if (add)
-        KD_MAP(d, count, p, E_DIAG_ADD);
+        KD_MAP(d, count, p, ps, E_DIAG_ADD);
     else
-        KD_MAP(d, count, p, E_DIAG);
+        KD_MAP(d, count, p, ps, E_DIAG);
 }
 
 /* p = f2 q r + c f1 w, for forms q and r without directions: the diagonal of a Hessian when there
  * is one invariant. */
-#define E_DIAG_ONE(F, R, P)                                                         \
+#define E_DIAG_ONE(F, R, P, Q)                                                      \
     ((F(f2) * (R(w) * (R(base) + cy * P(y)))) * (R(w2) * (R(base2) + cy2 * P(y))) + \
      (c * F(f1)) * R(weights))
 
@@ -442,7 +448,8 @@ INLINE void put_diagonal_one(real *restrict p, real c, const real *f1, const rea
     const real *w = q->w, *base = q->base, *w2 = r->w, *base2 = r->base;
     const real *weights = q->weights;
     const real cy = q->cy, cy2 = r->cy;
-    KD_MAP(d, count, p, E_DIAG_ONE);
+    const ptrdiff_t ps = d;
+    KD_MAP(d, count, p, ps, E_DIAG_ONE);
 }
 
 /* ------------------------------------------------------------------------ operations --- */
@@ -464,32 +471,35 @@ INLINE ptrdiff_t group(const strip_row *s, ptrdiff_t left, ptrdiff_t d) {
 
 /* grad k = sum_l F_l grad a_l */
 INLINE void gradient_of(const strip_row *s, const form *side, const real *y, const real *v,
-                        ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t d) {
+                        ptrdiff_t j0, ptrdiff_t count, real *restrict p, ptrdiff_t ps,
+                        ptrdiff_t d) {
     for (ptrdiff_t j = 0, n; j < count; j += n) {
         n = group(s, count - j, d);
         for (ptrdiff_t l = 0; l < s->m; l++)
-            put_form(p + j * d, jet1(s, l, j0 + j), &side[l], y + j * d, v + j * d, n, d, l > 0);
+            put_form(p + j * ps, ps, jet1(s, l, j0 + j), &side[l], y + j * d, v + j * d, n, d,
+                     l > 0);
     }
 }
 
 INLINE void run_gradient(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                          ptrdiff_t count, real *restrict p, ptrdiff_t d) {
-    gradient_of(s, s->first, y, v, j0, count, p, d);
+    gradient_of(s, s->first, y, v, j0, count, p, d, d);
 }
 
 /* Hess k = sum_l t_l v_l' + diagonal, v_l = grad a_l on the other side, t_l = sum_k F_kl grad a_k
  * on the first; what is made of it here are t, v and g, the whole diagonal. */
 INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                             ptrdiff_t count, ptrdiff_t d, int which) {
+    const ptrdiff_t ps = apart(d);
     for (ptrdiff_t j = 0, n; j < count; j += n) {
         const ptrdiff_t e = j * d;
         n = group(s, count - j, d);
         for (ptrdiff_t l = 0; l < s->m; l++) {
-            real *tl = s->t + l * s->room + e, *vl = s->v2 + l * s->room + e;
-            put_form(vl, NULL, &s->other[l], y + e, v + e, n, d, 0);
+            real *tl = s->t + l * s->room + j * ps, *vl = s->v2 + l * s->room + j * ps;
+            put_form(vl, ps, NULL, &s->other[l], y + e, v + e, n, d, 0);
             for (ptrdiff_t k = 0; k < s->m; k++)
-                put_form(tl, jet2(s, k, l, j0 + j), &s->first[k], y + e, v + e, n, d, k > 0);
-            put_diagonal(s->g + e, tl, vl, s->second[3 * l + which], jet1(s, l, j0 + j),
+                put_form(tl, ps, jet2(s, k, l, j0 + j), &s->first[k], y + e, v + e, n, d, k > 0);
+            put_diagonal(s->g + j * ps, ps, tl, vl, s->second[3 * l + which], jet1(s, l, j0 + j),
                          s->first[l].weights, n, d, l > 0);
         }
     }
@@ -506,7 +516,7 @@ INLINE void run_hessian_diag(const strip_row *s, const real *y, const real *v, p
     for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
         const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
         hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, which);
-        memcpy(p + jb * d, s->g, (size_t)(nb * d) * sizeof(real));
+        for (ptrdiff_t j = 0; j < nb; j++) KD_ROW(d, p + (jb + j) * d, AT(s->g + j * apart(d)));
     }
 }
 
@@ -530,11 +540,12 @@ INLINE void put_outer(ptrdiff_t m, ptrdiff_t room, real *restrict p, const real 
 
 INLINE void hessian_rows(const strip_row *s, ptrdiff_t m, ptrdiff_t count, real *restrict p,
                          ptrdiff_t d, int packed) {
+    const ptrdiff_t ps = apart(d);
     for (ptrdiff_t j = 0; j < count; j++) {
-        const real *restrict g = s->g + j * d;
+        const real *restrict g = s->g + j * ps;
         for (ptrdiff_t a = 0; a < d; a++) {
             const ptrdiff_t b = packed ? a : 0;
-            put_outer(m, s->room, p, s->t + j * d, s->v2 + j * d, a, b, d);
+            put_outer(m, s->room, p, s->t + j * ps, s->v2 + j * ps, a, b, d);
             p[a - b] = g[a];
             p += d - b;
         }
@@ -749,6 +760,7 @@ static void put_row(const strip_row *s, sink *k, ptrdiff_t a0, ptrdiff_t a1, rea
     const int32_t tensor = s->call->tensor;
     const int matrix = operations[tensor].matrix;
     const ptrdiff_t size = entries(tensor, s->d), most = size ? SINK / 2 / size : s->count;
+    const ptrdiff_t safe = size ? s->count - (VL + size - 1) / size : 0;
     const int mend = s->call->n_rough || s->overflow;
     sink_begin(k, dst);
     for (ptrdiff_t j = 0, count; j < s->count; j += count) {
@@ -756,11 +768,17 @@ static void put_row(const strip_row *s, sink *k, ptrdiff_t a0, ptrdiff_t a1, rea
         const real *v = run_points(s, s->v, s->v_last, j);
         count = run_length(s, j);
         if (most) {
+            /* Ordinary stores need no sink, up to where a vector could spill over the row's end. */
+            const int direct = !k->stream && j < safe;
+            if (direct && count > safe - j) count = safe - j;
             if (count > most) count = most;
-            real *p = sink_room(k, count * size);
+            real *p = direct ? dst + j * size : sink_room(k, count * size);
             operations[tensor].run(s, y, v, j, count, p, s->d);
             if (mend) mend_run(s, j, count, 0, s->d, p);
-            k->fill += count * size;
+            if (direct)
+                sink_begin(k, p + count * size);
+            else
+                k->fill += count * size;
         } else {
             real *to = dst + j * size + matrix_offset(s->d, a0, matrix);
             count = 1;
@@ -803,14 +821,14 @@ static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t
 /* Row a of the blocks of a run: derivatives by x_a. */
 INLINE void gradient_row(const strip_row *s, ptrdiff_t m, int32_t cols, ptrdiff_t count,
                          ptrdiff_t a, ptrdiff_t d, real *restrict p) {
-    const ptrdiff_t size = components(cols, d), cg = cols & HAS_VALUE ? 1 : 0;
+    const ptrdiff_t size = components(cols, d), cg = cols & HAS_VALUE ? 1 : 0, ps = apart(d);
     for (ptrdiff_t j = 0; j < count; j++) {
         real *pj = p + j * size;
         if (cols & HAS_GRADIENT) {
-            put_outer(m, s->room, pj + cg, s->t + j * d, s->v2 + j * d, a, 0, d);
-            pj[cg + a] = s->g[j * d + a];
+            put_outer(m, s->room, pj + cg, s->t + j * ps, s->v2 + j * ps, a, 0, d);
+            pj[cg + a] = s->g[j * ps + a];
         }
-        if (cg) pj[0] = s->gx[j * d + a];
+        if (cg) pj[0] = s->gx[j * ps + a];
     }
 }
 
@@ -822,21 +840,24 @@ INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const re
     const ptrdiff_t size = components(cols, d), cg = cols & HAS_VALUE ? 1 : 0;
     const ptrdiff_t n_rows = components(rows, d);
     real *const gx = s->gx, *const gy = s->gy;
+    /* As in put_row; what a vector spills over must be written later. */
+    const int direct = !k->stream && (s->count - j0 - count) * size >= VL;
     if ((rows & HAS_GRADIENT) && (cols & HAS_GRADIENT))
         hessian_vectors(s, y, v, j0, count, d, KD_XY);
     if ((rows & HAS_GRADIENT) && (cols & HAS_VALUE))
-        gradient_of(s, s->first, y, v, j0, count, gx, d);
+        gradient_of(s, s->first, y, v, j0, count, gx, apart(d), d);
     if ((rows & HAS_VALUE) && (cols & HAS_GRADIENT))
-        gradient_of(s, s->other, y, v, j0, count, gy, d);
+        gradient_of(s, s->other, y, v, j0, count, gy, apart(d), d);
     const real *f0 = jet0(s, j0);
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const ptrdiff_t a = r - (rows & HAS_VALUE ? 1 : 0);
         const ptrdiff_t skip = to->skip && j0 == 0 ? r : 0;
-        sink_begin(k, to->out + r * to->ld + j0 * size + skip);
-        real *p = sink_room(k, count * size);
+        real *dst = to->out + r * to->ld + j0 * size + skip;
+        sink_begin(k, dst);
+        real *p = direct && !skip ? dst : sink_room(k, count * size);
         if (a < 0) {
             for (ptrdiff_t j = 0; j < count; j++) {
-                if (cols & HAS_GRADIENT) KD_ROW(d, p + j * size + cg, AT(gy + j * d));
+                if (cols & HAS_GRADIENT) KD_ROW(d, p + j * size + cg, AT(gy + j * apart(d)));
                 if (cg) p[j * size] = f0[j];
             }
         } else if (s->m == 1)
@@ -846,6 +867,7 @@ INLINE void run_block(const strip_row *s, sink *k, const block_row *to, const re
         if (s->call->n_rough || s->overflow)
             for (ptrdiff_t j = 0; j < count; j++)
                 mend_block(s, j0 + j, a < 0 ? 0 : 1, a, a, p + j * size);
+        if (p == dst) continue;
         k->fill = count * size - skip;
         if (skip) memmove(p, p + skip, (size_t)k->fill * sizeof(real));
         sink_flush(k, 1);
@@ -1021,8 +1043,8 @@ static void general_block(const strip_row *s, const block_row *to, const real *y
     real *f = s->scratch + size;
     for (ptrdiff_t q = 0; q < n_jets; q++) f[q] = s->bufs[s->jet[q] * s->stride + j];
     for (ptrdiff_t l = 0; l < m; l++) {
-        put_form(s->t + l * s->room, NULL, &s->first[l], y, v, 1, d, 0);
-        put_form(s->v2 + l * s->room, NULL, &s->other[l], y, v, 1, d, 0);
+        put_form(s->t + l * s->room, apart(d), NULL, &s->first[l], y, v, 1, d, 0);
+        put_form(s->v2 + l * s->room, apart(d), NULL, &s->other[l], y, v, 1, d, 0);
     }
     applied r;
     for (ptrdiff_t row = r0; row < r1; row++) {
@@ -1098,10 +1120,16 @@ static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
 
 static ptrdiff_t padded(ptrdiff_t d) { return (d + PAD - 1) / PAD * PAD + PAD; }
 
+/* Pairs of a batch, of a tensor or of blocks. */
+static ptrdiff_t most_pairs(ptrdiff_t d) {
+    const ptrdiff_t of_blocks = SINK / 4 / d + 1;
+    return of_blocks > BATCH ? of_blocks : BATCH;
+}
+
 /* Room for the vectors of a batch.  Only points of few dimensions come in batches of many. */
 static ptrdiff_t batch_room(ptrdiff_t d) {
-    const ptrdiff_t most = BATCH * d > SINK / 4 ? BATCH * d : SINK / 4;
-    return ((d <= BATCH_D ? most : d) + 2 * PAD) / PAD * PAD;
+    const ptrdiff_t batch = d <= BATCH_D ? most_pairs(d) : 1;
+    return (batch * apart(d) + 2 * PAD) / PAD * PAD;
 }
 
 /* Columns of a strip: fewer where a program has many buffers, so that they stay in cache. */
