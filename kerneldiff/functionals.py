@@ -19,7 +19,7 @@ from kerneldiff._validation import STREAM_BYTES, check_out, check_points
 from kerneldiff.tensors import add_noise
 
 # Blocks of functionals with masks are made whole, in pieces of this many bytes, and cut.
-_PIECE = 2**22
+_PIECE = 2**21
 
 
 class Functional:
@@ -389,6 +389,7 @@ def covariance(
     # A Fortran-ordered matrix is the C-ordered one of the sides exchanged, and its lower triangle
     # the upper one of that.
     inputs = {f"the points of {type(f).__name__}": f.X for f in (*rows, *cols)}
+    inputs |= {f"the directions of {type(f).__name__}": f.V for f in (*rows, *cols)}
     flip = isinstance(out, np.ndarray) and out.flags.f_contiguous and not out.flags.c_contiguous
     if isinstance(out, np.ndarray) and flip:
         result = check_out(out.T, shape[::-1], dtype, **inputs).T
@@ -470,23 +471,35 @@ def _write(
         return
     keep_rows = np.ones(f.shape, bool) if f.mask is None else f.mask
     keep_cols = np.ones(g.shape, bool) if g.mask is None else g.mask
-    keep_cols = keep_cols.ravel()
-    width = keep_cols.size
-    height = keep_rows[0].size if len(keep_rows) else 1
-    step = max(1, _PIECE // max(1, height * width * dtype.itemsize))
-    done = 0
+    height, width = (int(np.prod(side.shape[1:])) for side in (f, g))
+    entry = height * width * dtype.itemsize
+    # Pieces of some rows of points against some columns of points.
+    columns = max(1, min(len(Y), _PIECE // max(1, entry)))
+    step = max(1, _PIECE // max(1, entry * columns))
+    row = i0
     for start in range(0, len(X), step):
-        part = slice(start, start + step)
-        kept = keep_rows[part].ravel()
-        block = np.empty((kept.size, width), dtype)
-        x = np.ascontiguousarray(X[part])
-        u = x if U is X else np.ascontiguousarray(U[part])
-        _core.blocks(program, x, Y, u, V, block, 0, width, f._parts, g._parts, False, False)
-        block = block[kept][:, keep_cols]
-        view = target[i0 + done : i0 + done + len(block), j0 : j0 + block.shape[1]]
-        if lower:
-            upper = np.arange(block.shape[1]) >= np.arange(done, done + len(block))[:, None]
-            np.copyto(view, block, where=upper)
-        else:
-            view[...] = block
-        done += len(block)
+        rows = slice(start, start + step)
+        x, kept_rows = X[rows], keep_rows[rows].ravel()
+        u = x if U is X else U[rows]
+        below = row + np.count_nonzero(kept_rows)
+        column = j0
+        for begin in range(0, len(Y), columns):
+            cols = slice(begin, begin + columns)
+            y, kept_cols = Y[cols], keep_cols[cols].ravel()
+            v = y if V is Y else V[cols]
+            right = column + np.count_nonzero(kept_cols)
+            if not (lower and right - j0 <= row - i0):
+                block = np.empty((len(x) * height, len(y) * width), dtype)
+                _core.blocks(
+                    program, x, y, u, v, block, 0, len(y) * width, f._parts, g._parts, False, False
+                )
+                block = block[kept_rows][:, kept_cols]
+                wanted: Any = True
+                if lower:
+                    wanted = (
+                        np.arange(column - j0, right - j0)
+                        >= np.arange(row - i0, below - i0)[:, None]
+                    )
+                np.copyto(target[row:below, column:right], block, where=wanted)
+            column = right
+        row = below

@@ -1096,6 +1096,12 @@ static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t
     if (s->overflow) clear(s, j, p, components(cols, d));
 }
 
+/* Pairs of a batch, of a tensor or of blocks. */
+static ptrdiff_t most_pairs(ptrdiff_t d) {
+    const ptrdiff_t of_blocks = SINK / 4 / d + 1;
+    return of_blocks > BATCH ? of_blocks : BATCH;
+}
+
 /* A row of a strip of blocks. */
 static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
                        const block_row *to) {
@@ -1107,7 +1113,8 @@ static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
         const real *v = run_points(s, s->v, s->v_last, j);
         count = run_length(s, j);
         if (fast) {
-            if (count > SINK / 4 / size) count = SINK / 4 / size;
+            const ptrdiff_t most = SINK / 4 / size < most_pairs(d) ? SINK / 4 / size : most_pairs(d);
+            if (count > most) count = most;
             run_block_by_dim(s, k, to, y, v, j, count);
         } else {
             count = 1;
@@ -1119,12 +1126,6 @@ static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
 /* ------------------------------------------------------------------------------ walk --- */
 
 static ptrdiff_t padded(ptrdiff_t d) { return (d + PAD - 1) / PAD * PAD + PAD; }
-
-/* Pairs of a batch, of a tensor or of blocks. */
-static ptrdiff_t most_pairs(ptrdiff_t d) {
-    const ptrdiff_t of_blocks = SINK / 4 / d + 1;
-    return of_blocks > BATCH ? of_blocks : BATCH;
-}
 
 /* Room for the vectors of a batch.  Only points of few dimensions come in batches of many. */
 static ptrdiff_t batch_room(ptrdiff_t d) {

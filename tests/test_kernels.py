@@ -193,6 +193,7 @@ def test_dimensions(operation, name, dtype, D):
         # edges of groups of 4 rows, of panels of 16 or 32 points, of tiles of 48 rows and of strips
         # of 128 or 256 columns, or a fraction of that for programs with many buffers
         *[(6, 15, 2), (7, 33, 3), (47, 65, 2), (48, 128, 1), (49, 127, 2), (51, 257, 2)],
+        *[(9, 301, 10), (7, 141, 24)],
     ],
     ids=lambda size: "x".join(map(str, size)),
 )
