@@ -388,7 +388,7 @@ def covariance(
     shape = (sum(f.size for f in rows), sum(f.size for f in cols))
     # A Fortran-ordered matrix is the C-ordered one of the sides exchanged, and its lower triangle
     # the upper one of that.
-    inputs = {f"the points of {type(f).__name__}": f.X for f in (*rows, *cols)}
+    inputs: dict[str, Any] = {f"the points of {type(f).__name__}": f.X for f in (*rows, *cols)}
     inputs |= {f"the directions of {type(f).__name__}": f.V for f in (*rows, *cols)}
     flip = isinstance(out, np.ndarray) and out.flags.f_contiguous and not out.flags.c_contiguous
     if isinstance(out, np.ndarray) and flip:
@@ -481,13 +481,13 @@ def _write(
         rows = slice(start, start + step)
         x, kept_rows = X[rows], keep_rows[rows].ravel()
         u = x if U is X else U[rows]
-        below = row + np.count_nonzero(kept_rows)
+        below = row + int(np.count_nonzero(kept_rows))
         column = j0
         for begin in range(0, len(Y), columns):
             cols = slice(begin, begin + columns)
             y, kept_cols = Y[cols], keep_cols[cols].ravel()
             v = y if V is Y else V[cols]
-            right = column + np.count_nonzero(kept_cols)
+            right = column + int(np.count_nonzero(kept_cols))
             if not (lower and right - j0 <= row - i0):
                 block = np.empty((len(x) * height, len(y) * width), dtype)
                 _core.blocks(

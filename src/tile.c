@@ -304,6 +304,20 @@ typedef struct {
 
 enum { KD_XX, KD_XY, KD_YY };
 
+#if KD_F32
+typedef int32_t lane;
+#else
+typedef int64_t lane;
+#endif
+typedef lane vec_i __attribute__((vector_size(KD_VEC_BYTES)));
+
+/* Matrices of few dimensions, for one invariant: a vector of entries is a choice from t times a
+ * choice from v, plus f' times what a table holds on the diagonal. */
+typedef struct {
+    vec_i row, column;
+    vec diagonal; /* the weight, times its factor, or 0 */
+} pattern;
+
 /* A row of a strip: one point x against `count` columns. */
 typedef struct {
     const form *first, *other; /* forms of all invariants for the two sides of the derivative */
@@ -317,6 +331,7 @@ typedef struct {
     int overflow;   /* whether some squared distance has overflowed */
     ptrdiff_t last; /* from this column on vectors could reach beyond y; or count */
     const kd_call *call;
+    const pattern *patterns; /* or NULL */
     real *t, *v2, *g, *gx,
         *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
     ptrdiff_t room;
@@ -343,13 +358,6 @@ INLINE const real *jet2(const strip_row *s, ptrdiff_t l, ptrdiff_t k, ptrdiff_t 
 /* Small dimensions, d a constant: VL pairs make d vectors without gaps, and which pair a lane
  * belongs to is known beforehand. */
 enum { FLAT_D = 4 };
-
-#if KD_F32
-typedef int32_t lane;
-#else
-typedef int64_t lane;
-#endif
-typedef lane vec_i __attribute__((vector_size(KD_VEC_BYTES)));
 
 /* pair_of[d - 1][k][l]: the pair to which lane l of the k-th of these vectors belongs. */
 #define KD_PAIR8(d, l)                                                                     \
@@ -552,9 +560,56 @@ INLINE void hessian_rows(const strip_row *s, ptrdiff_t m, ptrdiff_t count, real 
     }
 }
 
+/* Only where any permutation of a vector is one instruction. */
+#if defined(__AVX512F__) || (defined(__AVX2__) && KD_F32)
+enum { SMALL_D = VL };
+#else
+enum { SMALL_D = 0 };
+#endif
+
+/* Fills the table, of at most VL vectors, for matrices of d <= VL dimensions. */
+static void fill_patterns(pattern *table, const real *weights, real c, ptrdiff_t d, int packed) {
+    ptrdiff_t n = 0;
+    for (ptrdiff_t a = 0; a < d; a++)
+        for (ptrdiff_t b = packed ? a : 0; b < d; b++, n++) {
+            table[n / VL].row[n % VL] = (lane)a;
+            table[n / VL].column[n % VL] = (lane)b;
+            table[n / VL].diagonal[n % VL] = a == b ? c * weights[a] : 0;
+        }
+    const ptrdiff_t last = (n + VL - 1) / VL;
+    for (; n < last * VL; n++) {
+        table[n / VL].row[n % VL] = table[n / VL].column[n % VL] = 0;
+        table[n / VL].diagonal[n % VL] = 0;
+    }
+}
+
+INLINE void hessian_small(const strip_row *s, int n_vectors, ptrdiff_t j0, ptrdiff_t count,
+                          real *restrict p, ptrdiff_t d, ptrdiff_t size) {
+    const ptrdiff_t ps = apart(d);
+    const real *restrict f = jet1(s, 0, j0), *restrict t = s->t, *restrict v = s->v2;
+    const pattern *restrict table = s->patterns;
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const vec tj = *(const vec_u *)(t + j * ps), vj = *(const vec_u *)(v + j * ps);
+        for (int k = 0; k < n_vectors; k++)
+            *(vec_u *)(p + j * size + k * VL) =
+                pick(tj, table[k].row) * pick(vj, table[k].column) + f[j] * table[k].diagonal;
+    }
+}
+
 INLINE void run_hessian_layout(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                                ptrdiff_t count, real *restrict p, ptrdiff_t d, int packed) {
     const ptrdiff_t size = packed ? d * (d + 1) / 2 : d * d;
+    if (s->patterns && d <= SMALL_D) {
+        const int n_vectors = (int)((size + VL - 1) / VL);
+        for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
+            const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
+            put_form(s->v2, apart(d), NULL, s->other, y + jb * d, v + jb * d, nb, d, 0);
+            put_form(s->t, apart(d), jet2(s, 0, 0, j0 + jb), s->first, y + jb * d, v + jb * d, nb,
+                     d, 0);
+            hessian_small(s, n_vectors, j0 + jb, nb, p + jb * size, d, size);
+        }
+        return;
+    }
     for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
         const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
         hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, s->call->which);
@@ -1113,7 +1168,8 @@ static void put_blocks(const strip_row *s, sink *k, ptrdiff_t r0, ptrdiff_t r1,
         const real *v = run_points(s, s->v, s->v_last, j);
         count = run_length(s, j);
         if (fast) {
-            const ptrdiff_t most = SINK / 4 / size < most_pairs(d) ? SINK / 4 / size : most_pairs(d);
+            const ptrdiff_t most =
+                SINK / 4 / size < most_pairs(d) ? SINK / 4 / size : most_pairs(d);
             if (count > most) count = most;
             run_block_by_dim(s, k, to, y, v, j, count);
         } else {
@@ -1198,6 +1254,12 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
         second[3 * l + KD_XX] = (real)(2 * p[KD_X] * q[KD_X]);
         second[3 * l + KD_XY] = (real)(p[KD_X] * q[KD_Y] + p[KD_Y] * q[KD_X]);
         second[3 * l + KD_YY] = (real)(2 * p[KD_Y] * q[KD_Y]);
+    }
+    pattern table[VL];
+    const int matrix = c->blocks ? 0 : operations[c->tensor].matrix;
+    if (m == 1 && matrix >= 2 && d <= SMALL_D) {
+        fill_patterns(table, forms[0][0].weights, second[c->which], d, matrix == 3);
+        s.patterns = table;
     }
     const int order = c->blocks ? 2 : tensor_order(c->tensor);
     const int used[2] = {

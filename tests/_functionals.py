@@ -19,6 +19,7 @@ ORDERS = {
     "masked Gradient": 1,
     "masked ValueGradient": 1,
 }
+NAMES = list(ORDERS)
 
 
 def functionals(n, D, dtype="float64", *, seed=0, scale=1.0):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from _bounds import UNIT, assert_within, covariance_bounds
-from _functionals import ORDERS, functionals, meet, two
+from _functionals import NAMES, ORDERS, functionals, meet, two
 from _oracles import REGISTRY, ard, exact, kernel_trees, mp_covariance
 from _support import DTYPES, command, environment, run_python
 from hypothesis import given, settings
@@ -45,8 +45,6 @@ from kerneldiff import (
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, maps memory as on Linux")
-
-NAMES = list(ORDERS)
 
 
 def wide(side):
