@@ -139,8 +139,9 @@ cdef class Buffer:
 
     cdef Py_buffer view
 
-    def __cinit__(self, array, bint writable=False):
-        PyObject_GetBuffer(array, &self.view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+    def __cinit__(self, owner, bint writable=False):
+        cdef int flags = PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0)
+        PyObject_GetBuffer(owner, &self.view, flags)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
@@ -180,27 +181,38 @@ cdef class Callback:
     cdef object error
 
 
-cdef void call_python(const double *a, Py_ssize_t n, int order, double *f, void *data) noexcept with gil:
+cdef void call_python(
+    const double *a, Py_ssize_t n, int order, double *f, void *data
+) noexcept with gil:
     cdef Callback self = <Callback> data
     cdef double[:, ::1] result = <double[:order + 1, :n]> f
     cdef const double[::1] argument
+    cdef const double[:, :] returned
     result[:, :] = 0
     if self.error is not None or n == 0:
         return
     try:
         argument = <double[:n]> (<double *> a)
-        values = np.asarray(self.function(np.array(argument), order), dtype=np.float64)
+        values = np.asarray(self.function(np.array(argument), order))
+        if values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"jet returned an array of type {values.dtype}; it must hold real numbers"
+            )
+        values = values.astype(np.float64, copy=False)
         if values.shape != (order + 1, n):
             raise ValueError(
                 f"jet returned an array of shape {values.shape} for order={order} and {n} "
                 f"arguments; it must have shape {(order + 1, n)}"
             )
-        result[:, :] = values
+        returned = values
+        result[:, :] = returned
     except BaseException as error:
         self.error = error
 
 
-cdef void call_matern(const double *a, Py_ssize_t n, int order, double *f, void *data) noexcept nogil:
+cdef void call_matern(
+    const double *a, Py_ssize_t n, int order, double *f, void *data
+) noexcept nogil:
     """Matern kernel of any nu > 0, and derivatives: with t = sqrt(2 nu s),
 
         F^(q)(s) = (-nu)^q 2^(1 - nu) / Gamma(nu) t^(nu - q) K_(nu - q)(t)
@@ -252,11 +264,22 @@ def matern_callback(double nu):
 
 SIGNATURE = "void (double *, ptrdiff_t, int, double *, void *)"
 
+# Other spellings of that type, as scipy.LowLevelCallable makes them from ctypes and numba.
+_SIGNATURES = {
+    SIGNATURE.replace("ptrdiff_t", name)
+    for name in ("ptrdiff_t", "npy_intp", "intptr_t", "Py_ssize_t", "ssize_t")
+    + tuple(
+        spelling
+        for spelling, size in (("long", sizeof(long)), ("long long", sizeof(long long)))
+        if size == sizeof(Py_ssize_t)
+    )
+}
+
 
 def compiled_callback(function):
     """A jet computed by a `scipy.LowLevelCallable` of the signature `SIGNATURE`."""
     cdef Callback self = Callback()
-    if function.signature != SIGNATURE:
+    if function.signature not in _SIGNATURES:
         raise ValueError(f"jet has the signature {function.signature!r}; it must be {SIGNATURE!r}")
     self.function = function
     capsule = tuple.__getitem__(function, 0)
@@ -325,7 +348,9 @@ cdef class Program:
         self.weights = []
         for k in range(len(invariants)):
             kind, left, right, weights = invariants[k]
-            inv[k].kind = KD_SQDIST if kind == "sqdist" else KD_DOT if kind == "dot" else KD_BILINEAR
+            inv[k].kind = (
+                KD_SQDIST if kind == "sqdist" else KD_DOT if kind == "dot" else KD_BILINEAR
+            )
             inv[k].plain = weights is None
             for e in range(4):
                 inv[k].left[e] = left[e]
@@ -572,7 +597,7 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
     cdef Buffer ob = Buffer(out, True)
     cdef kd_call call
     cdef Py_ssize_t d = x.shape[1]
-    if len(x) == 0 or len(y) == 0 or ob.view.len == 0:
+    if len(x) == 0 or len(y) == 0 or components(rows, d) == 0 or components(cols, d) == 0:
         return
     memset(&call, 0, sizeof(call))
     call.out = <char *> ob.view.buf + offset * ob.view.itemsize
@@ -584,7 +609,7 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
     call.ld = ld
     call.lower = lower
     call.stream = stream
-    cdef Py_ssize_t row_size = max(1, components(rows, d))
+    cdef Py_ssize_t row_size = components(rows, d)
     run(program, x, y, u, v, &call, row_size * components(cols, d), row_size)
 
 
@@ -664,7 +689,6 @@ def tanh(x, w, out, bint jacobian, bint stream):
         with nogil:
             for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):
                 table.tanh(&call, t * rows, min((t + 1) * rows, n), work + threadid() * work_bytes)
-
 
 
 VMATH = tuple(kd_vmath_name(number).decode() for number in range(kd_n_vmath()))

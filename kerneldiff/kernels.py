@@ -433,9 +433,14 @@ class Columns(sk.Kernel):
         ValueError
             If a column does not exist, or stands twice.
         """
-        dims = tuple(np.atleast_1d(self.dims).tolist())
-        if len(set(dims)) < len(dims) or not all(
-            isinstance(a, int) and not isinstance(a, bool) and 0 <= a < d for a in dims
+        dims = np.atleast_1d(np.asarray(self.dims, dtype=object))
+        dims = tuple(a.item() if isinstance(a, np.generic) else a for a in dims.ravel()) * (
+            dims.ndim == 1
+        )
+        if (
+            not dims
+            or len(set(dims)) < len(dims)
+            or not all(isinstance(a, int) and not isinstance(a, bool) and 0 <= a < d for a in dims)
         ):
             raise ValueError(
                 f"dims of {self!r} is {self.dims!r}; it must hold different column numbers from 0 "
@@ -486,7 +491,7 @@ class Columns(sk.Kernel):
         return (
             type(self) is type(other)
             and self.kernel == other.kernel
-            and tuple(self.dims) == tuple(other.dims)
+            and np.array_equal(self.dims, other.dims)
         )
 
     def _cut(self, X):
@@ -495,7 +500,8 @@ class Columns(sk.Kernel):
 
     def __call__(self, X, Y=None, eval_gradient=False):
         """Evaluate the kernel, as scikit-learn's kernels do."""
-        return self.kernel(self._cut(X), None if Y is None else self._cut(Y), eval_gradient)
+        X, Y = self._cut(X), None if Y is None else self._cut(Y)
+        return self.kernel(X, Y, eval_gradient=True) if eval_gradient else self.kernel(X, Y)
 
     def diag(self, X):
         """Evaluate the kernel where points meet themselves.

@@ -103,21 +103,21 @@ enum { KD_VALUE, KD_GRADIENT, KD_HESSIAN_DIAG, KD_HESSIAN, KD_HESSIAN_PACKED, KD
 typedef struct {
     const kd_program *prog;
     ptrdiff_t n, m, d;
-    const void *x, *y;           /* (n, d) and (m, d) */
-    const void *u, *v;           /* directions, likewise; x and y themselves if there are none */
-    const void *panels;          /* y in panels: (ceil(m / panel), d, panel), padded with the last point */
-    const void *v_panels;        /* v likewise */
+    const void *x, *y;    /* (n, d) and (m, d) */
+    const void *u, *v;    /* directions, likewise; x and y themselves if there are none */
+    const void *panels;   /* y in panels: (ceil(m / panel), d, panel), padded with the last point */
+    const void *v_panels; /* v likewise */
     const void *y_last, *v_last; /* the last KD_LAST points, padded */
     const void *weights;         /* (n_inv, d rounded up to the pad), zero-padded */
     void *out;
-    int32_t tensor;            /* which tensor */
-    int32_t which;             /* of its second derivatives: 0 xx, 1 xy or yx, 2 yy */
-    int32_t first_y, other_y;  /* whether the first and second derivative are with respect to y */
-    int32_t blocks;            /* or blocks: */
-    int32_t rows, cols;        /* the parts of each: bits 1 value, 2 gradient, 4 Hessian */
-    int32_t lower;             /* only from the diagonal on, for n = m */
-    ptrdiff_t ld;              /* elements between rows of the matrix of blocks */
-    int32_t stream;            /* use stores that bypass the caches */
+    int32_t tensor;           /* which tensor */
+    int32_t which;            /* of its second derivatives: 0 xx, 1 xy or yx, 2 yy */
+    int32_t first_y, other_y; /* whether the first and second derivative are with respect to y */
+    int32_t blocks;           /* or blocks: */
+    int32_t rows, cols;       /* the parts of each: bits 1 value, 2 gradient, 4 Hessian */
+    int32_t lower;            /* only from the diagonal on, for n = m */
+    ptrdiff_t ld;             /* elements between rows of the matrix of blocks */
+    int32_t stream;           /* use stores that bypass the caches */
     int32_t n_rough;
     const kd_rough *rough;
 } kd_call;

@@ -1153,7 +1153,7 @@ static void mend_block(const strip_row *s, ptrdiff_t j, int row_order, ptrdiff_t
 
 /* Pairs of a batch, of a tensor or of blocks. */
 static ptrdiff_t most_pairs(ptrdiff_t d) {
-    const ptrdiff_t of_blocks = SINK / 4 / d + 1;
+    const ptrdiff_t of_blocks = SINK / 4 / (d > 0 ? d : 1) + 1;
     return of_blocks > BATCH ? of_blocks : BATCH;
 }
 
