@@ -1,8 +1,8 @@
 """What the asv benchmarks of all operations have in common.
 
 asv takes any rise of a figure for a regression. It is one in ``time_``, ``peakmem_``,
-``track_rel_error`` and ``track_excess``, but ``track_speedup_*`` and ``track_share_*`` are the
-better the higher.
+``track_rel_error``, ``track_excess`` and ``track_slowdown``, but ``track_speedup_*`` and
+``track_share_*`` are the better the higher.
 """
 
 import abc
@@ -16,7 +16,7 @@ measure.refuse_editable_install()
 #: Small sizes and few implementations, to see that everything runs.
 QUICK = os.environ.get("KERNELDIFF_BENCH_QUICK", "0") not in ("", "0")
 
-_ROUNDS = 3 if QUICK else 9
+ROUNDS = 3 if QUICK else 9
 _BY_NAME = {peer.name: peer for peer in peers.PEERS}
 _REUSING = " into out"
 _IMPLEMENTATIONS = (
@@ -78,6 +78,8 @@ class Implementations(_Operation):
         if not peer.installed or not peer.offers(self.operation, size[1]):
             raise NotImplementedError
         self.inputs = peers.make_inputs(self.operation, *size)
+        if not peer.fits(self.operation, self.inputs):
+            raise NotImplementedError
         out = None
         if name != implementation:
             out = measure.touched_empty(peers.output_shape(self.operation, self.inputs))
@@ -117,13 +119,58 @@ class Speedup(_Operation):
     def track_speedup_over_fastest_peer_given_huge_pages(self, size, output):
         return self._speedup(size, output, "peer", compare.measure_with_huge_pages)
 
-    def _speedup(self, size, output, kind, measure_cases):
+    def _speedup(self, size, output, kind, measure_cases, among=None):
         case = compare.Case("large", self.operation, *size)
-        records = measure_cases([case], rounds=_ROUNDS, budget=20, among=_names("ours", kind))
+        among = among or _names("ours", kind)
+        records = measure_cases([case], rounds=ROUNDS, budget=20, among=among)
         other = records and compare.fastest(records[0], kind, "fresh")
         if not other:
             return math.nan
         return other[0] / compare.fastest(records[0], "ours", output)[0]
+
+
+class Half(abc.ABC):
+    """How many times faster a result is of which symmetry leaves one half."""
+
+    param_names = ("size", "output")
+    timeout = 300
+    unit = "times"
+    grid = staticmethod(Speedup.grid)
+
+    @property
+    @abc.abstractmethod
+    def operations(self):
+        """The whole and the half, of ``peers.OPERATIONS``."""
+
+    def track_speedup_of_half(self, size, output):
+        calls = {}
+        for operation in self.operations:
+            inputs = peers.make_inputs(operation, *size)
+            out = None
+            if output == "reused":
+                out = measure.touched_empty(peers.output_shape(operation, inputs))
+            calls[operation] = peers.OURS.bind(operation, inputs, out)
+        timings = measure.interleave(calls, rounds=ROUNDS, budget=20)
+        whole, half = (timings[operation].median for operation in self.operations)
+        return whole / half
+
+
+class Families(_Operation):
+    """How many times as long as the RBF another kernel takes, output reused."""
+
+    param_names = ("size", "kernel")
+    timeout = 300
+    unit = "times"
+
+    @staticmethod
+    def grid(all_sizes):
+        """Make the parameters from sizes."""
+        return all_sizes, [name for name in peers.families(2) if name != "RBF"]
+
+    def track_slowdown(self, size, kernel):
+        case = compare.Case("families", self.operation, *size)
+        record = compare.measure_families(case, rounds=ROUNDS, budget=10, among=("RBF", kernel))
+        return record["families"][kernel] / record["families"]["RBF"]
 
 
 class Excess(_Operation):
@@ -136,7 +183,7 @@ class Excess(_Operation):
     def track_excess(self, size):
         case = compare.Case("small", self.operation, *size)
         among = _names("ours", "peer")
-        record = compare.measure_case(case, rounds=_ROUNDS, budget=10, among=among)
+        record = compare.measure_case(case, rounds=ROUNDS, budget=10, among=among)
         peer = compare.fastest(record, "peer", "fresh")
         return 1e6 * (record["seconds"]["kerneldiff"]["fresh"] - peer[0])
 
@@ -154,7 +201,7 @@ class WriteBandwidth(_Operation):
         out = measure.touched_empty(peers.output_shape(self.operation, inputs))
         ours = {"ours": peers.OURS.bind(self.operation, inputs, out)}
         with measure.fills(out.nbytes) as fills:
-            timings = measure.interleave({**ours, **fills}, rounds=_ROUNDS, budget=20)
+            timings = measure.interleave({**ours, **fills}, rounds=ROUNDS, budget=20)
         self.ours = timings.pop("ours").median
         self.fills = {key: timing.median for key, timing in timings.items()}
 
@@ -174,5 +221,5 @@ class Threads(_Operation):
 
     def track_speedup_of_threads(self, size):
         case = compare.Case("threads", self.operation, *size)
-        seconds = compare.measure_threads(case, rounds=_ROUNDS, budget=10)["threads"]
+        seconds = compare.measure_threads(case, rounds=ROUNDS, budget=10)["threads"]
         return seconds[1] / seconds[max(seconds)]

@@ -1,6 +1,6 @@
-"""Tensors of the RBF kernel: values, gradients, Hessians and their diagonals."""
+"""Tensors of kernels, mostly of the RBF: values, gradients, Hessians and their diagonals."""
 
-from . import _suite, measure, peers
+from . import _suite
 
 
 class KernelMatrix(_suite.Implementations):
@@ -87,19 +87,16 @@ class GradientThreads(_suite.Threads):
     params = (_suite.sizes([(2000, 2), (2000, 3)], [(100, 3)]),)
 
 
-class Packing:
-    """How many times faster the packed Hessian is than the full one, output reused."""
+class HessianPacking(_suite.Half):
+    operations = ("hessian", "hessian_packed")
+    params = _suite.Half.grid(_suite.sizes([(1000, 10), (500, 20)], [(100, 3)]))
 
-    param_names = ("size",)
-    params = (_suite.sizes([(1000, 10), (500, 20)], [(100, 3)]),)
-    timeout = 300
-    unit = "times"
 
-    def track_speedup_of_packing(self, size):
-        calls = {}
-        for operation in ("hessian", "hessian_packed"):
-            inputs = peers.make_inputs(operation, *size)
-            out = measure.touched_empty(peers.output_shape(operation, inputs))
-            calls[operation] = peers.OURS.bind(operation, inputs, out)
-        timings = measure.interleave(calls, rounds=3 if _suite.QUICK else 9, budget=20)
-        return timings["hessian"].median / timings["hessian_packed"].median
+class GradientFamilies(_suite.Families):
+    operation = "gradient"
+    params = _suite.Families.grid(_suite.sizes([(2000, 10)], [(100, 3)]))
+
+
+class HessianFamilies(_suite.Families):
+    operation = "hessian"
+    params = _suite.Families.grid(_suite.sizes([(1000, 10)], [(100, 3)]))

@@ -4,10 +4,14 @@ Every case times all implementations that are installed in turns, in one process
 medians. The cases with large outputs are run a second time in a process whose memory allocator asks
 for huge pages (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``): NumPy asks for them by itself, most
 others do not, and it changes their times by a factor of three to five.
+
+GPyTorch takes part in the joint covariances of values and gradients where it is installed; none of
+the project's extras installs it, because PyTorch takes gigabytes.
 """
 
 import argparse
 import datetime
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -24,7 +28,7 @@ from . import measure, peers
 
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_LIBRARIES = ("kerneldiff", "numpy", "scipy", "scikit-learn", "jax", "numba")
+_LIBRARIES = ("kerneldiff", "numpy", "scipy", "scikit-learn", "jax", "numba", "gpytorch", "torch")
 # The write bandwidth of memory means nothing for arrays that stay in a cache.
 _BEYOND_CACHES = 1 << 26
 _TITLES = {
@@ -33,8 +37,14 @@ _TITLES = {
     "hessian_diag": "Hessian diagonal",
     "hessian": "Hessian",
     "hessian_packed": "packed Hessian",
+    "joint_covariance": "joint covariance",
+    "joint_covariance_lower": "its lower triangle",
     "tanh_jacobian": "tanh Jacobian",
 }
+
+
+# Operations that leave out what symmetry gives, and the complete ones.
+_HALVES = {"hessian_packed": "hessian", "joint_covariance_lower": "joint_covariance"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,10 @@ class Case:
 
     Attributes
     ----------
-    group : {"large", "small", "threads"}
+    group : {"large", "small", "threads", "families"}
         Large outputs are also run with huge pages and compared with the write bandwidth; small
-        work shows what a call costs; "threads" compares one thread with all of them.
+        work shows what a call costs; "threads" compares one thread with all of them, "families"
+        other kernels with the RBF.
     operation : str
         One of ``peers.OPERATIONS``.
     n, d : int
@@ -85,6 +96,10 @@ CASES = (
     Case("large", "hessian", 1000, 10),
     Case("large", "hessian", 500, 20),
     Case("large", "hessian_packed", 1000, 10),
+    Case("large", "joint_covariance", 1000, 5),
+    Case("large", "joint_covariance_lower", 1000, 5),
+    Case("large", "joint_covariance", 1000, 10),
+    Case("large", "joint_covariance_lower", 1000, 10),
     Case("large", "tanh_jacobian", 100_000, 10, 50),
     *(
         Case("small", operation, n, d)
@@ -95,6 +110,8 @@ CASES = (
     Case("threads", "kernel_matrix", 5000, 10),
     Case("threads", "gradient", 2000, 2),
     Case("threads", "gradient", 2000, 3),
+    Case("families", "gradient", 2000, 10),
+    Case("families", "hessian", 1000, 10),
 )
 
 QUICK_CASES = (
@@ -103,10 +120,13 @@ QUICK_CASES = (
     Case("large", "hessian_diag", 500, 5),
     Case("large", "hessian", 300, 5),
     Case("large", "hessian_packed", 300, 5),
+    Case("large", "joint_covariance", 200, 5),
+    Case("large", "joint_covariance_lower", 200, 5),
     Case("large", "tanh_jacobian", 5000, 5, 20),
     Case("small", "gradient", 100, 2),
     Case("small", "hessian", 100, 5),
     Case("threads", "gradient", 500, 2),
+    Case("families", "hessian", 300, 5),
 )
 
 
@@ -138,7 +158,7 @@ def measure_case(case, *, rounds, budget, among=None):
     for peer in peers.installed_peers():
         if among is not None and peer.name not in among:
             continue
-        if not peer.offers(case.operation, case.d):
+        if not (peer.offers(case.operation, case.d) and peer.fits(case.operation, inputs)):
             continue
         fresh = callables[peer.name, "fresh"] = peer.bind(case.operation, inputs)
         errors[peer.name] = peers.relative_error(case.operation, inputs, fresh())
@@ -189,6 +209,39 @@ def measure_threads(case, *, rounds, budget):
     return {"nbytes": out.nbytes, "threads": {n: t.median for n, t in timings.items()}}
 
 
+def measure_families(case, *, rounds, budget, among=None):
+    """Time our tensor of several kernels in turns, output reused.
+
+    Parameters
+    ----------
+    case : Case
+        Its operation is "gradient" or "hessian".
+    rounds : int
+        Samples of each.
+    budget : float
+        Seconds after which no new round is begun.
+    among : collection of str, optional
+        Names of the kernels; by default all of ``peers.families``.
+
+    Returns
+    -------
+    dict
+        Seconds per call (medians), by name of the kernel.
+    """
+    import kerneldiff
+
+    tensor = getattr(kerneldiff, case.operation)
+    X, Y, _ = inputs = case.inputs()
+    out = measure.touched_empty(peers.output_shape(case.operation, inputs))
+    callables = {
+        name: functools.partial(tensor, kernel, X, Y, out=out)
+        for name, kernel in peers.families(case.d).items()
+        if among is None or name in among
+    }
+    timings = measure.interleave(callables, rounds=rounds, budget=budget)
+    return {"nbytes": out.nbytes, "families": {name: t.median for name, t in timings.items()}}
+
+
 def _can_measure_threads():
     return (
         peers.OURS.installed
@@ -219,10 +272,12 @@ def measure_all(cases, *, rounds, budget, among=None):
     cases = list(cases)
     for number, case in enumerate(cases, 1):
         print(f"[{number}/{len(cases)}] {case.title}", file=sys.stderr, flush=True)
-        if case.group != "threads":
-            found = measure_case(case, rounds=rounds, budget=budget, among=among)
-        elif _can_measure_threads():
+        if case.group == "families" and peers.OURS.installed:
+            found = measure_families(case, rounds=rounds, budget=budget)
+        elif case.group == "threads" and _can_measure_threads():
             found = measure_threads(case, rounds=rounds, budget=budget)
+        elif case.group in ("large", "small"):
+            found = measure_case(case, rounds=rounds, budget=budget, among=among)
         else:
             continue
         records.append({"case": asdict(case), **found})
@@ -399,6 +454,8 @@ def _time_rows(plain, huge):
         "reused",
     )
     for case, record in plain.items():
+        if not record["seconds"]:
+            continue
         ours = [fastest(record, "ours", output) for output in ("fresh", "reused")]
         given = fastest(huge[case], "peer", "fresh", own_pages=False) if case in huge else None
         baseline = fastest(record, "baseline", "fresh")
@@ -443,7 +500,7 @@ def _ratio_rows(plain, huge):
             given,
             "–" if both is None else f"{both:.2f}",
             "–" if own is None else f"{own:.1e}",
-            f"{max(others):.1e}",
+            f"{max(others):.1e}" if others else "–",
         )
 
 
@@ -452,7 +509,8 @@ def _bandwidth_rows(plain):
     for case, record in plain.items():
         fills = {name: record["nbytes"] / t / 1e9 for name, t in record["fill_seconds"].items()}
         reused = fastest(record, "ours", "reused")
-        if reused is None or not fills:
+        # Of a triangle in a square, less than the size of the array is written.
+        if reused is None or not fills or case.operation == "joint_covariance_lower":
             continue
         own = record["nbytes"] / reused[0] / 1e9
         streams = [speed for name, speed in fills.items() if name.startswith("stream")]
@@ -498,14 +556,24 @@ def _thread_rows(threads):
         yield case.title, _milliseconds(one), _milliseconds(several), f"{one / several:.2f}"
 
 
+def _family_rows(families):
+    """Times of kernels in units of the RBF's, one row for each kernel."""
+    yield ("times as long as the RBF, reused output", *(case.title for case in families))
+    seconds = [record["families"] for record in families.values()]
+    for name in seconds[0] if seconds else ():
+        if name != "RBF":
+            yield name, *(f"{times[name] / times['RBF']:.2f}" for times in seconds)
+
+
 def _other_rows(plain):
-    """Ratios between operations of ours: what packing a symmetric block saves."""
-    full = {(c.n, c.d): r for c, r in plain.items() if c.operation == "hessian"}
+    """Ratios between operations of ours: what leaving out a symmetric half saves."""
+    full = {(c.operation, c.n, c.d): r for c, r in plain.items()}
     rows = []
     for case, record in plain.items():
-        if case.operation == "hessian_packed" and (case.n, case.d) in full:
+        whole = full.get((_HALVES.get(case.operation), case.n, case.d))
+        if whole is not None:
             pairs = [
-                (fastest(full[case.n, case.d], "ours", out), fastest(record, "ours", out))
+                (fastest(whole, "ours", out), fastest(record, "ours", out))
                 for out in ("fresh", "reused")
             ]
             if all(a and b for a, b in pairs):
@@ -566,6 +634,7 @@ def report(results, *, markdown=False):
         _bandwidth_rows(plain),
         _small_rows(group(results["as_shipped"], "small")),
         _thread_rows(group(results["as_shipped"], "threads")),
+        _family_rows(group(results["as_shipped"], "families")),
     ]
     write = _markdown_table if markdown else _plain_table
     texts = [write(rows) for rows in map(list, tables) if len(rows) > 1]
@@ -613,7 +682,8 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="kerneldiff bench",
         description="Compare the speed of kerneldiff with JAX (automatic differentiation and "
-        "derived by hand), numba, scikit-learn, SciPy and NumPy, as far as they are installed. "
+        "derived by hand), numba, scikit-learn, SciPy, NumPy and GPyTorch, as far as they are "
+        "installed (GPyTorch, for the joint covariances, is in none of the extras). "
         "Times are medians of interleaved calls; errors are relative to results in extended "
         "precision. Takes a few minutes; a machine that does nothing else gives the best figures.",
     )

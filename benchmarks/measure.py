@@ -21,6 +21,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import math
 import os
 import statistics
 import time
@@ -83,17 +84,21 @@ def interleave(
     rounds : int, default=7
         Samples of each callable.
     minimum_time : float, default=2e-3
-        A sample repeats a call that takes less than this many seconds.
+        A sample repeats a call that takes less than this many seconds, so that the clock and the
+        waking of threads do not matter.
     budget : float, optional
-        Seconds after which no new round is begun; at least three rounds are made.
+        Seconds after which no new round is begun; at least three rounds are made. A callable that
+        takes more than a tenth of them is not repeated: its only sample follows its untimed call.
 
     Returns
     -------
     dict from hashable to Timing
     """
-    names = list(callables)
-    calls = {name: _calls_per_sample(callables[name], minimum_time) for name in names}
-    samples = {name: [] for name in names}
+    once = {name: _sample(function, 1) for name, function in callables.items()}
+    slow = {name for name, t in once.items() if budget is not None and t > 0.1 * budget}
+    calls = {name: max(1, min(1000, int(minimum_time / max(t, 1e-7)))) for name, t in once.items()}
+    samples = {name: [once[name]] if name in slow else [] for name in callables}
+    names = [name for name in callables if name not in slow]
     begin = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
@@ -102,22 +107,13 @@ def interleave(
             if budget is not None and turn >= 3 and time.perf_counter() - begin > budget:
                 break
             # Another one begins each round, so that none always follows the same one.
-            shift = turn % len(names)
+            shift = turn % max(1, len(names))
             for name in names[shift:] + names[:shift]:
                 samples[name].append(_sample(callables[name], calls[name]))
     finally:
         if collecting:
             gc.enable()
     return {name: Timing(statistics.median(s), tuple(s)) for name, s in samples.items()}
-
-
-def _calls_per_sample(function, minimum_time):
-    """How often to call in a sample, so that the clock and the waking of threads do not matter."""
-    function()
-    start = time.perf_counter()
-    function()
-    once = time.perf_counter() - start
-    return max(1, min(1000, int(minimum_time / max(once, 1e-7))))
 
 
 def _sample(function, calls):
@@ -199,6 +195,21 @@ def cpu_count():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def available_memory():
+    """Memory that can be had without swapping.
+
+    Returns
+    -------
+    float
+        Bytes; infinity where the system does not tell.
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(1024 * int(l.split()[1]) for l in lines if l.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return math.inf
 
 
 def pinned_blas():

@@ -1,24 +1,30 @@
 """Implementations of the same operations, ours and others, behind one interface.
 
-Operations on the RBF kernel exp(-gamma |x - y|²) take ``(X, Y, gamma)``; the tanh Jacobian takes
-``(X, W)``:
+Operations on the RBF kernel exp(-gamma |x - y|²) take ``(X, Y, gamma)``, those on values and
+gradients jointly ``(X, gamma)``; the tanh Jacobian takes ``(X, W)``:
 
-=================  =====================  ==========================================
-operation          result                 entry
-=================  =====================  ==========================================
-``kernel_matrix``  (N, M)                 k(x_i, y_j)
-``gradient``       (N, M, D)              ∂k/∂x_a
-``hessian_diag``   (N, M, D)              ∂²k/∂x_a²
-``hessian``        (N, M, D, D)           ∂²k/∂x_a∂x_b
-``hessian_packed`` (N, M, D(D+1)/2)       its entries a ≤ b, row by row
-``tanh_jacobian``  (N, D+1, K)            (1 − φ_nk²) x_nd, and 1 − φ_nk² in the last row
-=================  =====================  ==========================================
+==========================  ==================  ===================================================
+operation                   result              entry
+==========================  ==================  ===================================================
+``kernel_matrix``           (N, M)              k(x_i, y_j)
+``gradient``                (N, M, D)           ∂k/∂x_a
+``hessian_diag``            (N, M, D)           ∂²k/∂x_a²
+``hessian``                 (N, M, D, D)        ∂²k/∂x_a∂x_b
+``hessian_packed``          (N, M, D(D+1)/2)    its entries a ≤ b, row by row
+``joint_covariance``        (N(D+1), N(D+1))    of value and gradient, those of a point together
+``joint_covariance_lower``  (N(D+1), N(D+1))    its lower triangle, in Fortran's order
+``tanh_jacobian``           (N, D+1, K)         (1 − φ_nk²) x_nd, and 1 − φ_nk² in the last row
+==========================  ==================  ===================================================
 
 The peers are written to be beaten only by better code: parallel, vectorised by their compilers
 where these can, without temporaries of the size of the output where the language allows. The
 hand-derived ones use
 
-    ∂k/∂x_a = −2γ δ_a k      ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a=b]) k,      δ = x − y.
+    ∂k/∂x_a = −2γ δ_a k      ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a=b]) k,      δ = x − y,
+
+and for the block of values and gradients of a pair of points
+
+    (u vᵀ + 2γ diag(0, 1, …, 1)) k,      u = (1, −2γ δ),  v = (1, 2γ δ).
 """
 
 import functools
@@ -28,6 +34,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from . import measure
 
 # Shapes from the first two inputs. They are functions of shapes alone so that numba compiles them.
 _SHAPES = {
@@ -40,6 +48,14 @@ _SHAPES = {
         Y.shape[0],
         X.shape[1] * (X.shape[1] + 1) // 2,
     ),
+    "joint_covariance": lambda X, gamma: (
+        X.shape[0] * (X.shape[1] + 1),
+        X.shape[0] * (X.shape[1] + 1),
+    ),
+    "joint_covariance_lower": lambda X, gamma: (
+        X.shape[0] * (X.shape[1] + 1),
+        X.shape[0] * (X.shape[1] + 1),
+    ),
     "tanh_jacobian": lambda X, W: (X.shape[0], X.shape[1] + 1, W.shape[1]),
 }
 OPERATIONS = tuple(_SHAPES)
@@ -51,6 +67,8 @@ _ENTRY_AXES = {
     "hessian_diag": (2,),
     "hessian": (2, 3),
     "hessian_packed": (2,),
+    "joint_covariance": (1, 3),
+    "joint_covariance_lower": (1, 3),
     "tanh_jacobian": (1,),
 }
 
@@ -63,7 +81,7 @@ def output_shape(operation, inputs):
     operation : str
         One of `OPERATIONS`.
     inputs : tuple
-        ``(X, Y, gamma)``, or ``(X, W)`` for ``tanh_jacobian``.
+        As `make_inputs` returns them.
 
     Returns
     -------
@@ -89,12 +107,14 @@ def make_inputs(operation, n, d, k=50, seed=0):
     -------
     tuple
         ``(X, Y, gamma)`` with gamma = 1/(2 D), which keeps the exponent of order one at every D;
-        or ``(X, W)`` for ``tanh_jacobian``.
+        ``(X, gamma)`` for the joint covariances, and ``(X, W)`` for ``tanh_jacobian``.
     """
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     if operation == "tanh_jacobian":
         return X, rng.standard_normal((d + 1, k))
+    if operation.startswith("joint_covariance"):
+        return X, 0.5 / d
     return X, rng.standard_normal((n, d)), 0.5 / d
 
 
@@ -126,6 +146,8 @@ class Peer:
     numpy_pages : bool, default=False
         The output is allocated by ``numpy.empty``, which asks the system for huge pages, although
         the peer's own allocation would not; it is counted among the peers given huge pages.
+    memory : float, default=3
+        Memory that a call may need, in multiples of the output.
     """
 
     name: str
@@ -136,6 +158,7 @@ class Peer:
     finish: Callable | None = None
     reuses: bool = False
     numpy_pages: bool = False
+    memory: float = 3
 
     @property
     def installed(self):
@@ -145,6 +168,11 @@ class Peer:
     def offers(self, operation, d):
         """Whether this implementation has an operation for inputs with `d` columns."""
         return operation in self.load(d)
+
+    def fits(self, operation, inputs):
+        """Whether there is memory for a call, as far as the system tells."""
+        needed = 8 * self.memory * math.prod(output_shape(operation, inputs))
+        return needed <= measure.available_memory()
 
     def bind(self, operation, inputs, out=None):
         """Make a function without arguments that does the work once.
@@ -191,13 +219,54 @@ def _kerneldiff(d):
         kernel = RBF(length_scale=math.sqrt(0.5 / gamma), length_scale_bounds="fixed")
         return kerneldiff.hessian(kernel, X, Y, layout="packed", out=out)
 
+    def joint_covariance(X, gamma, out=None):
+        kernel = RBF(length_scale=math.sqrt(0.5 / gamma), length_scale_bounds="fixed")
+        return kerneldiff.covariance(kernel, kerneldiff.ValueGradient(X), out=out)
+
+    def joint_covariance_lower(X, gamma, out=None):
+        if out is None:
+            out = np.empty(_SHAPES["joint_covariance"](X, gamma))
+        return joint_covariance(X, gamma, out=out.T)
+
     return {
         "kernel_matrix": kerneldiff.rbf_kernel,
         "gradient": kerneldiff.rbf_gradient,
         "hessian_diag": kerneldiff.rbf_hessian_diag,
         "hessian": kerneldiff.rbf_hessian,
         "hessian_packed": packed,
+        "joint_covariance": joint_covariance,
+        "joint_covariance_lower": joint_covariance_lower,
         "tanh_jacobian": kerneldiff.tanh_jacobian,
+    }
+
+
+def families(d):
+    """Kernels whose derivatives are compared with those of the RBF, in time.
+
+    Parameters
+    ----------
+    d : int
+        Number of columns.
+
+    Returns
+    -------
+    dict from str to sklearn.gaussian_process.kernels.Kernel
+        "RBF" is the first; sums and products have one and two invariants.
+    """
+    from sklearn.gaussian_process import kernels
+
+    scale = math.sqrt(d)
+    rbf = kernels.RBF(scale)
+    return {
+        "RBF": rbf,
+        "Matern 1/2": kernels.Matern(scale, nu=0.5),
+        "Matern 3/2": kernels.Matern(scale, nu=1.5),
+        "Matern 5/2": kernels.Matern(scale, nu=2.5),
+        "RationalQuadratic": kernels.RationalQuadratic(scale, alpha=1.5),
+        "ExpSineSquared": kernels.ExpSineSquared(scale, periodicity=3 * scale),
+        "DotProduct": kernels.DotProduct(1.5),
+        "RBF + RBF": rbf + kernels.RBF(2 * scale),
+        "RBF * RBF ARD": rbf * kernels.RBF(np.linspace(scale, 3 * scale, d)),
     }
 
 
@@ -241,6 +310,26 @@ def _numpy_hessian_packed(X, Y, gamma):
     return (4 * gamma**2 * delta[:, :, a] * delta[:, :, b] - 2 * gamma * (a == b)) * k[:, :, None]
 
 
+def _numpy_joint_rows(X, Y, gamma):
+    """Rows of the joint covariance for some points X, as (N, D+1, M, D+1)."""
+    n, m, d = len(X), len(Y), X.shape[1]
+    u = np.empty((n, d + 1, m), X.dtype)
+    u[:, 0] = 1
+    np.subtract(X[:, :, None], Y.T, out=u[:, 1:])
+    k = np.exp(-gamma * np.einsum("iaj,iaj->ij", u[:, 1:], u[:, 1:]))
+    u[:, 1:] *= -2 * gamma
+    kv = u.swapaxes(1, 2) * k[:, :, None]
+    kv[:, :, 1:] *= -1
+    result = u[:, :, :, None] * kv[:, None, :, :]
+    diagonal = np.einsum("iaja->ija", result)[:, :, 1:]
+    diagonal += (2 * gamma * k)[:, :, None]
+    return result
+
+
+def _numpy_joint_covariance(X, gamma):
+    return _numpy_joint_rows(X, X, gamma).reshape(output_shape("joint_covariance", (X, gamma)))
+
+
 def _numpy_tanh_jacobian(X, W):
     slope = 1 - np.tanh(X @ W[:-1] + W[-1]) ** 2
     X1 = np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
@@ -253,13 +342,18 @@ _NUMPY = {
     "hessian_diag": _numpy_hessian_diag,
     "hessian": _numpy_hessian,
     "hessian_packed": _numpy_hessian_packed,
+    "joint_covariance": _numpy_joint_covariance,
     "tanh_jacobian": _numpy_tanh_jacobian,
 }
 
 
-def _exact(operation, inputs):
-    """The result in extended precision (where long double is longer than double)."""
+def _exact(operation, inputs, some):
+    """Some rows of the result in extended precision (where long double is longer than double)."""
     inputs = tuple(np.asarray(value, np.longdouble) for value in inputs)
+    if operation.startswith("joint_covariance"):
+        X, gamma = inputs
+        return _numpy_joint_rows(X[some], X, gamma)
+    inputs = (inputs[0][some], *inputs[1:])
     if operation == "tanh_jacobian":
         # 1 − tanh² loses digits where tanh is close to one; 1/cosh² does not.
         X, W = inputs
@@ -290,9 +384,18 @@ def relative_error(operation, inputs, result, rows=32):
         (kernels that have all but underflowed) are measured against that.
     """
     some = slice(None, None, max(1, len(inputs[0]) // rows))
-    exact = _exact(operation, (inputs[0][some], *inputs[1:]))
+    exact = _exact(operation, inputs, some)
     axes = _ENTRY_AXES[operation]
-    error = np.abs(np.asarray(result)[some] - exact).max(axis=axes)
+    result = np.asarray(result)
+    if operation.startswith("joint_covariance"):
+        n, d = inputs[0].shape
+        entries = np.arange(n * (d + 1)).reshape(n, d + 1)
+        error = np.abs(result[entries[some].ravel()].reshape(exact.shape) - exact)
+        if operation == "joint_covariance_lower":
+            error[entries[some][:, :, None, None] < entries] = 0
+    else:
+        error = np.abs(result[some] - exact)
+    error = error.max(axis=axes)
     size = np.abs(exact).max(axis=axes)
     return float((error / np.maximum(size, 1e-14 * size.max())).max())
 
@@ -317,6 +420,31 @@ def _scipy(d):
     return {"kernel_matrix": kernel_matrix}
 
 
+# --- GPyTorch: values and gradients jointly -----------------------------------------------------
+
+
+def _to_torch(value):
+    import torch
+
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+@functools.cache
+def _gpytorch(d):
+    import torch
+    from gpytorch.kernels import RBFKernelGrad
+
+    kernel = RBFKernelGrad().double()
+
+    def joint_covariance(X, gamma):
+        # As a tensor: a number would be rounded to single precision.
+        kernel.lengthscale = torch.tensor(math.sqrt(0.5 / gamma), dtype=torch.float64)
+        with torch.no_grad():
+            return kernel(X).to_dense()
+
+    return {"joint_covariance": joint_covariance}
+
+
 # --- JAX ----------------------------------------------------------------------------------------
 
 
@@ -339,6 +467,7 @@ def _jax_autodiff(d):
         "gradient": reference.gradient(),
         "hessian_diag": reference.hessian_diag(),
         "hessian": reference.hessian(),
+        "joint_covariance": reference.joint_covariance(),
         "tanh_jacobian": reference.tanh_jacobian(),
     }
 
@@ -399,7 +528,24 @@ def _jax_fused(d):
         X1 = jnp.concatenate([X, jnp.ones((len(X), 1))], axis=1)
         return X1[:, :, None] * slope[:, None, :]
 
-    functions = (kernel_matrix, gradient, hessian_diag, hessian, hessian_packed, tanh_jacobian)
+    def joint_covariance(X, gamma):
+        delta, k = parts(X, X, gamma)
+        ones = jnp.ones_like(k)[..., None]
+        u = jnp.concatenate([ones, -2 * gamma * delta], axis=-1).swapaxes(1, 2)
+        v = jnp.concatenate([ones, 2 * gamma * delta], axis=-1)
+        eye = 2 * gamma * jnp.eye(d + 1).at[0, 0].set(0)
+        blocks = (u[..., None] * v[:, None] + eye[:, None, :]) * k[:, None, :, None]
+        return blocks.reshape(len(X) * (d + 1), -1)
+
+    functions = (
+        kernel_matrix,
+        gradient,
+        hessian_diag,
+        hessian,
+        hessian_packed,
+        joint_covariance,
+        tanh_jacobian,
+    )
     return {function.__name__: jax.jit(function) for function in functions}
 
 
@@ -446,7 +592,24 @@ def _jax_unfused(d):
         slope, X1 = barrier((slope, X1))
         return X1[:, :, None] * slope[:, None, :]
 
-    functions = (gradient, hessian_diag, hessian, hessian_packed, tanh_jacobian)
+    def joint_covariance(X, gamma):
+        delta, k = parts(X, X, gamma)
+        ones = jnp.ones_like(k)[..., None]
+        u = jnp.concatenate([ones, -2 * gamma * delta], axis=-1).swapaxes(1, 2)
+        kv = jnp.concatenate([ones, 2 * gamma * delta], axis=-1) * k[..., None]
+        u, kv, c = barrier((u, kv, 2 * gamma * k))
+        eye = jnp.eye(d + 1).at[0, 0].set(0)
+        blocks = u[..., None] * kv[:, None] + c[:, None, :, None] * eye[:, None, :]
+        return blocks.reshape(len(X) * (d + 1), -1)
+
+    functions = (
+        gradient,
+        hessian_diag,
+        hessian,
+        hessian_packed,
+        joint_covariance,
+        tanh_jacobian,
+    )
     jitted = {function.__name__: jax.jit(function) for function in functions}
     return {"kernel_matrix": jax.jit(by_gemm), **jitted}
 
@@ -514,6 +677,24 @@ def _numba_pairs(d):
                     out[i, j, start] -= 2 * gamma * k
                     start += d - a
 
+    def joint_covariance(X, gamma, out):
+        p = d + 1
+        for i in prange(X.shape[0]):
+            u = np.empty(p)
+            kv = np.empty(p)
+            for j in range(X.shape[0]):
+                k = kernel(X, X, gamma, i, j)
+                u[0] = 1.0
+                kv[0] = k
+                for a in range(d):
+                    u[1 + a] = -2 * gamma * (X[i, a] - X[j, a])
+                    kv[1 + a] = -u[1 + a] * k
+                for a in range(p):
+                    for b in range(p):
+                        out[i * p + a, j * p + b] = u[a] * kv[b]
+                for a in range(1, p):
+                    out[i * p + a, j * p + a] += 2 * gamma * k
+
     def tanh_jacobian(X, W, out):
         units = W.shape[1]
         for i in prange(X.shape[0]):
@@ -535,7 +716,15 @@ def _numba_pairs(d):
             for k in range(units):
                 out[i, d, k] = slope[k]
 
-    return kernel_matrix, gradient, hessian_diag, hessian, hessian_packed, tanh_jacobian
+    return (
+        kernel_matrix,
+        gradient,
+        hessian_diag,
+        hessian,
+        hessian_packed,
+        joint_covariance,
+        tanh_jacobian,
+    )
 
 
 def _numba_rows(d):
@@ -598,7 +787,37 @@ def _numba_rows(d):
                         out[i, j, a, b] = t * delta[b]
                     out[i, j, a, a] -= 2 * gamma * k[j]
 
-    return kernel_matrix, gradient, hessian_diag, hessian
+    def joint_covariance(X, gamma, out):
+        p = d + 1
+        m = X.shape[0]
+        XT = np.ascontiguousarray(X.T)
+        # Each column of X, every entry as often as its point has columns in the result, so that
+        # the loop over a row of the result has neither a short inner loop nor a stride.
+        wide = np.empty((d, m * p))
+        for a in range(d):
+            for j in range(m):
+                wide[a, j * p : (j + 1) * p] = X[j, a]
+        for i in prange(m):
+            k = np.empty(m)
+            kv = np.empty(m * p)
+            kernel_row(X, XT, gamma, i, k)
+            for j in range(m):
+                kv[j * p] = k[j]
+                for b in range(d):
+                    kv[j * p + 1 + b] = 2 * gamma * (X[i, b] - X[j, b]) * k[j]
+            row = out[i * p]
+            for q in range(m * p):
+                row[q] = kv[q]
+            for a in range(d):
+                row = out[i * p + 1 + a]
+                column = wide[a]
+                x = X[i, a]
+                for q in range(m * p):
+                    row[q] = -2 * gamma * (x - column[q]) * kv[q]
+                for j in range(m):
+                    row[j * p + 1 + a] += 2 * gamma * k[j]
+
+    return kernel_matrix, gradient, hessian_diag, hessian, joint_covariance
 
 
 def _allocating(operation, fill):
@@ -614,12 +833,12 @@ def _allocating(operation, fill):
         return out
 
     @njit
-    def jacobian(X, W):
-        out = np.empty(shape(X, W))
-        fill(X, W, out)
+    def of_two(X, other):
+        out = np.empty(shape(X, other))
+        fill(X, other, out)
         return out
 
-    return jacobian if operation == "tanh_jacobian" else tensor
+    return of_two if operation in ("joint_covariance", "tanh_jacobian") else tensor
 
 
 @functools.cache
@@ -675,6 +894,7 @@ PEERS = (
     Peer("NumPy", "peer", "numpy", lambda d: _NUMPY),
     Peer("scikit-learn", "peer", "sklearn", _sklearn),
     Peer("SciPy", "peer", "scipy", _scipy),
+    Peer("GPyTorch", "peer", "gpytorch", _gpytorch, _to_torch, memory=8),
 )
 
 

@@ -120,6 +120,40 @@ def hessian_diag(kernel=rbf, wrt="xx"):
     return _over_pairs(lambda *arguments: jnp.diagonal(second(*arguments)))
 
 
+@functools.cache
+def joint_covariance(kernel=rbf):
+    """Make the jitted function (X, *parameters) -> (N(D+1), N(D+1)).
+
+    The covariance of values and gradients at the points of X, those of a point together.
+
+    Parameters
+    ----------
+    kernel : callable, default=rbf
+        Scalar function of two vectors and parameters.
+
+    Returns
+    -------
+    callable
+    """
+
+    def with_gradient(function, argnum):
+        derivative = jax.jacobian(function, argnums=argnum)
+
+        def both(*arguments):
+            value = function(*arguments)
+            return jnp.concatenate([value[None], jnp.moveaxis(derivative(*arguments), -1, 0)])
+
+        return both
+
+    block = _over_pairs(with_gradient(with_gradient(kernel, 1), 0))
+
+    def matrix(X, *parameters):
+        size = X.shape[0] * (X.shape[1] + 1)
+        return block(X, X, *parameters).swapaxes(1, 2).reshape(size, size)
+
+    return jax.jit(matrix)
+
+
 def tanh_layer(x, W):
     """tanh(a_k · x + b_k) for all k; `x` is (D,), `W` is (D+1, K) with the biases b as last row."""
     return jnp.tanh(x @ W[:-1] + W[-1])

@@ -171,8 +171,13 @@ def derivative(known, X, Y, operation):
     return tensors
 
 
-@dtypes
-@pytest.mark.parametrize("name", ["gradient-y", "hessian_diag-xy", "hessian-xy", "packed-xx"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *[(name, "float64") for name in ("gradient-y", "hessian_diag-xy", "hessian-xy")],
+        ("packed-xx", "float32"),
+    ],
+)
 @own
 def test_tensors(kernel, known, name, dtype):
     X, Y = mixed(3, dtype, 20.0)
@@ -486,7 +491,7 @@ def test_exception_after_a_while():
         (lambda jet: None, (TypeError, ValueError), "jet|float"),
         (lambda jet: [jet[0], 1.0, 0.0], ValueError, "jet|shape|sequence"),
         (lambda jet: jet * 1j, (TypeError, ValueError), "jet|complex"),
-        (lambda jet: "abc", ValueError, "jet|float"),
+        (lambda jet: "abc", (TypeError, ValueError), "jet|float"),
     ],
 )
 def test_jet_of_the_wrong_shape_or_type(action, error, message):
