@@ -23,8 +23,16 @@ Where things are:
 - ``_reference.py``: the same functions in plain NumPy: oracle of the tests and baseline.
 """
 
+import os
 import pathlib
 
+# GCC's OpenMP reads its settings from the environment when it is loaded, which is now.  By default
+# its threads wait for work by spinning for milliseconds.  Where other programs want the processors
+# too, such a thread is put to sleep in the middle of that, and a call of 0.1 ms takes 40; so they
+# spin for microseconds here, unless the user has said how to wait.
+_quiet = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+if _quiet:
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 try:
     import kerneldiff._core
 except ModuleNotFoundError as error:
@@ -36,6 +44,9 @@ except ModuleNotFoundError as error:
             "`python -m pytest`), or install for development: see CONTRIBUTING.md."
         ) from error
     raise
+finally:
+    if _quiet:
+        del os.environ["GOMP_SPINCOUNT"]
 
 from kerneldiff._show_config import show_config
 from kerneldiff.functionals import (

@@ -177,16 +177,25 @@ def test_far_from_the_origin(name, dtype, offset):
 FEW = ("matern-5/2", "rbf-ard*dot", "nested")
 
 
-@pytest.mark.parametrize("D", [1, 2, 4, 5, 6, 8, 10, 17, 70])
+@pytest.mark.parametrize("D", [1, 2, 4, 5, 6, 8, 10, 17, 64, 65])
 @pytest.mark.parametrize(
     ("name", "dtype"), [*[(name, "float64") for name in FEW], ("rbf-ard*dot", "float32")]
 )
-@pytest.mark.parametrize("operation", ["gradient-y", "hessian-xx"])
+@pytest.mark.parametrize("operation", ["gradient-y", "hessian_diag-xy", "hessian-xx"])
 def test_dimensions(operation, name, dtype, D):
-    X, Y = points(3, 5, D, dtype)
+    X, Y = points(3, 11, D, dtype)
     Y[0] = X[0]
     scale = X.dtype.type(D**-0.5)
     assert_right(REGISTRY[name](D), scale * X, scale * Y, operation)
+
+
+@pytest.mark.parametrize("name", ["rbf-ard*rbf-ard", "matern-3/2-ard"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_more_dimensions_than_code_is_made_for(operation, name):
+    """In strips of many pairs, of which some operations take several at once."""
+    X, Y = points(5, 37, 70)
+    Y[0] = X[0]
+    assert_right(REGISTRY[name](70), X / 8, Y / 8, operation)
 
 
 @pytest.mark.parametrize(
