@@ -5,7 +5,10 @@ the bounds of `_bounds` hold for NumPy's functions as well.
 """
 
 import ctypes
+import signal
+import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +16,15 @@ import pytest
 from _bounds import assert_within, bounds, covariance_bounds
 from _functionals import functionals, meet
 from _oracles import mixed
-from _support import DTYPES, OPERATIONS, SECOND, points, run_python
+from _support import (
+    DTYPES,
+    OPERATIONS,
+    SECOND,
+    command,
+    environment,
+    points,
+    run_python,
+)
 from scipy import LowLevelCallable
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
@@ -591,6 +602,52 @@ def test_one_kernel_in_several_threads():
     with ThreadPoolExecutor(4) as pool:
         for array in pool.map(work, range(4)):
             np.testing.assert_array_equal(array, alone)
+
+
+INTERRUPTED = """
+import time
+import numpy as np, kerneldiff
+from test_own_kernels import Bump, assert_usable
+
+class Slow(Bump):
+    def jet(self, a, order):
+        time.sleep(0.01)
+        return super().jet(a, order)
+
+X = np.random.default_rng(0).normal(size=(3000, 3))
+kerneldiff.kernel_matrix(Slow(), X[:9])
+print("ready", flush=True)
+try:
+    kerneldiff.kernel_matrix(Slow(), X)
+    print("finished")
+except KeyboardInterrupt:
+    print(time.monotonic())
+assert_usable()
+"""
+
+
+def test_ctrl_c():
+    """The signal ends a call within a second, whichever thread is in a jet then."""
+    with subprocess.Popen(
+        command(INTERRUPTED),
+        env=environment(threads=2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+            # Into the call, which takes a minute.
+            time.sleep(0.5)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            said, complaints = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, complaints
+    assert said != "finished\n"
+    # Not a speed, but a promise; a second on top, for a machine that is busy with other things.
+    assert float(said) - sent < 2
 
 
 def test_same_bits_for_any_number_of_threads():

@@ -350,10 +350,13 @@ cases = {
 """
 
 INTERRUPTED = f"""
+import signal
 {CASES}
 function, arguments, shape = cases[sys.argv[1]]()
 options = {{}} if shape is None else {{"out": huge(shape, arguments[0].dtype)}}
 kerneldiff.kernel_matrix(RBF(), ones(2000, 3))
+# Shells start jobs in the background with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 try:
     function(*arguments, **options)
