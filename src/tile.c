@@ -521,8 +521,9 @@ INLINE void run_hessian_diag(const strip_row *s, const real *y, const real *v, p
                          y, count, d);
         return;
     }
-    for (ptrdiff_t jb = 0; jb < count; jb += BATCH) {
-        const ptrdiff_t nb = count - jb < BATCH ? count - jb : BATCH;
+    const ptrdiff_t batch = d <= BATCH_D ? BATCH : 1;
+    for (ptrdiff_t jb = 0; jb < count; jb += batch) {
+        const ptrdiff_t nb = count - jb < batch ? count - jb : batch;
         hessian_vectors(s, y + jb * d, v + jb * d, j0 + jb, nb, d, which);
         for (ptrdiff_t j = 0; j < nb; j++) KD_ROW(d, p + (jb + j) * d, AT(s->g + j * apart(d)));
     }
