@@ -605,7 +605,7 @@ def test_one_kernel_in_several_threads():
 
 
 INTERRUPTED = """
-import time
+import signal, time
 import numpy as np, kerneldiff
 from test_own_kernels import Bump, assert_usable
 
@@ -616,6 +616,8 @@ class Slow(Bump):
 
 X = np.random.default_rng(0).normal(size=(3000, 3))
 kerneldiff.kernel_matrix(Slow(), X[:9])
+# Shells start jobs in the background with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 try:
     kerneldiff.kernel_matrix(Slow(), X)
