@@ -6,7 +6,27 @@ steps over buffers of the tile (`kerneldiff._core.Program`): jets of the leaves,
 them by the rules of Leibniz and Faà di Bruno, which are written out here once and for all, so that
 the C core only ever adds and multiplies buffers.  No rule divides by a factor, which may be zero.
 
-A kernel of scikit-learn's is one function and one line in `READERS`.
+A kernel of scikit-learn's is one function and one line in `READERS`, and for each of its
+hyperparameters one line in `HYPERPARAMETERS`.
+
+A kernel of one's own is a subclass of scikit-learn's ``Kernel`` with these:
+
+invariant : {"sqdist", "dot"}
+    What it is a function F of, a squared distance s or a dot product p.
+jet(a, order)
+    F and its derivatives with respect to the invariant at the n values `a`, an array of shape
+    (order + 1, n). Or a `scipy.LowLevelCallable` of the signature `_core.SIGNATURE`.
+weights : array of shape (D,), optional
+    Those of the columns in the invariant.
+smoothness : float, optional
+    2 nu: derivatives of lower order exist where s is 0.
+jet_gradient(a, order)
+    Only for derivatives with respect to its hyperparameters, if it has any that are not fixed: the
+    derivatives of the jet with respect to each entry of its ``theta``, that is to logarithms, an
+    array of shape (n_theta, order + 1, n). The values `a` do not move with the hyperparameters.
+weights_gradient()
+    Likewise, and only if `weights` depends on hyperparameters: its derivatives with respect to each
+    entry of ``theta``, an array of shape (n_theta, D). What they do to F is worked out from `jet`.
 """
 
 import functools
@@ -34,10 +54,19 @@ _V = (0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """A number that a pair has: Σ_d w_d L_d R_d, L and R linear combinations of its vectors."""
+    """A number that a pair has: Σ_d w_d L_d R_d, L and R linear combinations of its vectors.
 
-    kind: str  # "sqdist", "dot" or "bilinear"
-    weights: tuple | None = None  # None: all are 1
+    Parameters
+    ----------
+    kind : {"sqdist", "dot", "bilinear"}
+    weights : tuple of float
+        One for each column; None if all are 1.
+    left, right : tuple of float
+        The coefficients of x, y and the directions u and v in L and R.
+    """
+
+    kind: str
+    weights: tuple | None = None
     left: tuple = _DIFFERENCE
     right: tuple = _DIFFERENCE
 
@@ -74,15 +103,35 @@ _DOT = Invariant("dot", None, _X, _Y)
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """amplitude * F(scale * invariant; parameters), with F a jet of src/jets.h or a callback."""
+    """amplitude * F(scale * invariant; parameters), with F a jet of src/jets.h or a callback.
+
+    Parameters
+    ----------
+    jet : str
+        A name of `_core.OPS`.
+    invariant : Invariant
+    scale : float
+        1 / length_scale², say.
+    parameters : tuple of float
+        Those that the jet has beyond amplitude and scale.
+    amplitude : float
+    smoothness : float
+        2 nu: derivatives of lower order exist where the invariant is 0.
+    callback : tuple
+        Kind and data of a jet that is not compiled in, see `_make_callback`.
+    derivative : int
+        Of a derivative of F of this order, in place of F. Only next to as many factors that vanish
+        with the invariant, which make the product as smooth as F itself.
+    """
 
     jet: str
     invariant: Invariant
     scale: float = 1.0
     parameters: tuple = ()
     amplitude: float = 1.0
-    smoothness: float = math.inf  # 2 nu: derivatives of lower order exist at a = 0
+    smoothness: float = math.inf
     callback: object = None
+    derivative: int = 0
 
     def scaled(self, factor):
         return replace(self, amplitude=self.amplitude * factor)
@@ -93,7 +142,12 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A term that is the same for all pairs."""
+    """A term that is the same for all pairs.
+
+    Parameters
+    ----------
+    value : float
+    """
 
     value: float
 
@@ -106,7 +160,12 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class White:
-    """Noise: `level` where a point meets itself, and 0 elsewhere and in all derivatives."""
+    """Noise: `level` where a point meets itself, and 0 elsewhere and in all derivatives.
+
+    Parameters
+    ----------
+    level : float
+    """
 
     level: float
 
@@ -119,7 +178,12 @@ class White:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """left + right."""
+    """left + right.
+
+    Parameters
+    ----------
+    left, right : tree of terms
+    """
 
     left: object
     right: object
@@ -133,7 +197,12 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """left * right."""
+    """left * right.
+
+    Parameters
+    ----------
+    left, right : tree of terms
+    """
 
     left: object
     right: object
@@ -147,23 +216,42 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """base ** exponent."""
+    """base ** exponent.
+
+    Parameters
+    ----------
+    base : tree of terms
+    exponent : float
+    vanishing : bool
+        Only with exponent -1 and a positive base: 0 where that has underflowed. Next to factors
+        that have done so, too.
+    """
 
     base: object
     exponent: float
+    vanishing: bool = False
 
     def scaled(self, factor):
         return Product(Constant(factor), self)
 
     def embedded(self, dims, d):
-        return Power(self.base.embedded(dims, d), self.exponent)
+        return replace(self, base=self.base.embedded(dims, d))
 
 
 Term = Leaf | Constant | White | Sum | Product | Power
 
 
 def leaves(term):
-    """Yield the leaves of a tree."""
+    """Yield the leaves of a tree, from left to right.
+
+    Parameters
+    ----------
+    term : tree of terms
+
+    Yields
+    ------
+    Leaf
+    """
     if isinstance(term, Leaf):
         yield term
     elif isinstance(term, Sum | Product):
@@ -174,7 +262,17 @@ def leaves(term):
 
 
 def with_noise(term):
-    """Return the tree as it stands where a point meets itself, or None if that is the same."""
+    """Return the tree as it stands where a point meets itself: its noise is a constant there.
+
+    Parameters
+    ----------
+    term : tree of terms
+
+    Returns
+    -------
+    tree of terms or None
+        None if there is no noise in it.
+    """
     if isinstance(term, White):
         return Constant(term.level)
     if isinstance(term, Sum | Product):
@@ -184,7 +282,7 @@ def with_noise(term):
         return type(term)(left or term.left, right or term.right)
     if isinstance(term, Power):
         base = with_noise(term.base)
-        return base and Power(base, term.exponent)
+        return base and replace(term, base=base)
     return None
 
 
@@ -344,7 +442,7 @@ def _read_exponentiation(kernel, d):
 
 def _raised(base, p):
     """The tree of base ** p, simpler where the base is a power itself."""
-    if isinstance(base, Leaf) and base.amplitude > 0 and p > 0:
+    if isinstance(base, Leaf) and base.amplitude > 0 and p > 0 and not base.derivative:
         amplitude = base.amplitude**p
         if base.jet == "rbf":
             return replace(base, amplitude=amplitude, scale=base.scale * p)
@@ -360,7 +458,7 @@ def _read_columns(kernel, d):
 
 
 def _read_own(kernel, d):
-    """A kernel of the user's, which says what it depends on and gives its jet."""
+    """A kernel of the user's, see the top of this file."""
     if kernel.invariant not in ("sqdist", "dot"):
         raise ValueError(
             f"invariant of {type(kernel).__name__} is {kernel.invariant!r}; it may be 'sqdist' or "
@@ -579,9 +677,15 @@ def read(kernel, d):
 
 @dataclass(frozen=True, slots=True)
 class RBFByGamma:
-    """The kernel exp(-gamma s) as scikit-learn's pairwise functions have it."""
+    """The kernel exp(-gamma s) as scikit-learn's pairwise functions have it.
 
-    gamma: float | None  # None: 1 / D
+    Parameters
+    ----------
+    gamma : float
+        None stands for 1 / D.
+    """
+
+    gamma: float | None
 
 
 def _read_rbf_by_gamma(kernel, d):
@@ -599,6 +703,351 @@ def _read_rbf_by_gamma(kernel, d):
 READERS[RBFByGamma] = _read_rbf_by_gamma
 
 
+# ------------------------------------------------------------ derivatives by hyperparameters
+
+# Of a kernel, with respect to its hyperparameters on a logarithmic scale, as trees of the terms
+# that there are: all that can be done with a kernel can be done with them.
+
+
+@dataclass(frozen=True, slots=True)
+class Derivative:
+    """Derivatives of a kernel with respect to one hyperparameter, or to all of its length scales.
+
+    Parameters
+    ----------
+    term : tree of terms
+        The derivative with respect to ``theta[first]``; or, where there are `dims`, what the
+        derivatives with respect to ``theta[first + k]`` have in common: they are -2 q_a times
+        `term`, with a = ``dims[k]`` and q_a = ``weights[a]`` (x_a - y_a)².
+    first : int
+        Where these hyperparameters begin in theta.
+    dims : tuple of int
+        The columns that have a length scale each.
+    weights : tuple of float
+        1 / length_scale² for each of the D columns, 0 for those that the kernel does not see.
+    """
+
+    term: object
+    first: int = 0
+    dims: tuple | None = None
+    weights: tuple | None = None
+
+    @property
+    def size(self):
+        """Number of the hyperparameters."""
+        return 1 if self.dims is None else len(self.dims)
+
+    def times(self, factor):
+        """Return the derivatives of the kernel times another tree."""
+        return replace(self, term=_times(self.term, factor))
+
+    def embedded(self, dims, d):
+        """Return the same for points of `d` columns of which the kernel sees `dims` only."""
+        term = self.term.embedded(dims, d)
+        if self.dims is None:
+            return replace(self, term=term)
+        invariant = Invariant("sqdist", self.weights).embedded(dims, d)
+        seen = tuple(dims[a] for a in self.dims)
+        return replace(self, term=term, dims=seen, weights=invariant.weights)
+
+    def combined(self, t):
+        """Return the tree of a linear combination of the derivatives.
+
+        Parameters
+        ----------
+        t : sequence of float
+            The coefficients, one for each.
+
+        Returns
+        -------
+        tree of terms
+        """
+        largest = max(map(abs, t))
+        if largest == 0:
+            return Constant(0.0)
+        if self.dims is None:
+            return self.term.scaled(t[0])
+        # One invariant for all of them. The largest coefficient stands outside, as weights have to
+        # be in the range of float32, too.
+        weights = [0.0] * len(self.weights)
+        for a, coefficient in zip(self.dims, t, strict=True):
+            weights[a] = coefficient / largest * self.weights[a]
+        linear = _linear(Invariant("sqdist", tuple(weights)), 1.0, -2.0 * largest)
+        return _times(linear, self.term)
+
+    def terms(self, d):
+        """Return the derivatives as trees, one for each hyperparameter.
+
+        Parameters
+        ----------
+        d : int
+            Columns of the points.
+
+        Returns
+        -------
+        list of trees of terms
+        """
+        if self.dims is None:
+            return [self.term]
+        one = np.eye(d) * self.weights
+        return [
+            _times(_linear(Invariant("sqdist", tuple(one[a].tolist())), 1.0, -2.0), self.term)
+            for a in self.dims
+        ]
+
+
+def _times(left, right):
+    """The tree of a product."""
+    if isinstance(right, Constant):
+        left, right = right, left
+    if isinstance(left, Constant):
+        return right.scaled(left.value) if left.value else left
+    return Product(left, right)
+
+
+def _linear(invariant, scale, amplitude):
+    return Leaf("linear", invariant, scale, (0.0,), amplitude)
+
+
+def _slope(leaf):
+    """F' in place of F."""
+    if leaf.jet == "rbf":
+        return leaf.scaled(-0.5)
+    return replace(leaf, derivative=leaf.derivative + 1)
+
+
+def _by_scale(leaf, exponent):
+    """The scale goes with this power of the hyperparameter: u F'(u) times it, u the argument."""
+    linear = _linear(leaf.invariant, leaf.scale, float(exponent))
+    return Derivative(Product(linear, _slope(leaf)))
+
+
+def _by_length_scale(leaf):
+    weights = leaf.invariant.weights
+    if weights is None:
+        return _by_scale(leaf, -2)
+    return Derivative(_slope(leaf), 0, tuple(range(len(weights))), weights)
+
+
+def _by_period(leaf):
+    return _by_scale(leaf, -2)
+
+
+def _by_itself(term):
+    return Derivative(term)
+
+
+def _by_alpha(leaf):
+    logarithm = replace(leaf, jet="rational_quadratic_alpha", amplitude=1.0)
+    return Derivative(Product(logarithm, leaf))
+
+
+def _by_sine(leaf):
+    """Of exp(-2 sin² / l²): 4 sin² / l² times it."""
+    (length_scale,) = leaf.parameters
+    amplitude = 4.0 / length_scale**2
+    sine = replace(leaf, jet="sine_squared", parameters=(), amplitude=amplitude)
+    return Derivative(Product(sine, leaf))
+
+
+def _by_sigma(leaf):
+    return Derivative(Constant(2.0 * leaf.parameters[0]))
+
+
+def _by_gamma(leaf):
+    # The linear kernel has no gamma in it.
+    return Derivative(Constant(0.0)) if leaf.jet == "linear" else _by_scale(leaf, 1)
+
+
+# The hyperparameters of kernels that are read into one term, in scikit-learn's order. Not by their
+# property `hyperparameters`, which takes longer than all else that is done here.
+HYPERPARAMETERS = {
+    sk.ConstantKernel: {"constant_value": _by_itself},
+    sk.WhiteKernel: {"noise_level": _by_itself},
+    sk.RBF: {"length_scale": _by_length_scale},
+    sk.Matern: {"length_scale": _by_length_scale},
+    sk.RationalQuadratic: {"alpha": _by_alpha, "length_scale": _by_length_scale},
+    sk.ExpSineSquared: {"length_scale": _by_sine, "periodicity": _by_period},
+    sk.DotProduct: {"sigma_0": _by_sigma},
+    sk.PairwiseKernel: {"gamma": _by_gamma},
+}
+
+
+def _derivatives(kernel, d):
+    """The derivatives in the order of theta; `first` is not filled in."""
+    if isinstance(kernel, sk.Sum):
+        return _derivatives(kernel.k1, d) + _derivatives(kernel.k2, d)
+    if isinstance(kernel, sk.Product):
+        left, right = read(kernel.k1, d), read(kernel.k2, d)
+        return [part.times(right) for part in _derivatives(kernel.k1, d)] + [
+            part.times(left) for part in _derivatives(kernel.k2, d)
+        ]
+    if isinstance(kernel, sk.Exponentiation):
+        base, whole = read(kernel.kernel, d), read(kernel, d)
+        return [
+            replace(part, term=_of_power(base, float(kernel.exponent), whole, part.term))
+            for part in _derivatives(kernel.kernel, d)
+        ]
+    if isinstance(kernel, Columns):
+        dims = kernel.checked_dims(d)
+        return [part.embedded(dims, d) for part in _derivatives(kernel.kernel, len(dims))]
+    term = read(kernel, d)
+    if type(kernel) not in READERS:
+        return _of_own(kernel, term)
+    return [
+        rule(term)
+        for name, rule in HYPERPARAMETERS[type(kernel)].items()
+        if not getattr(kernel, f"hyperparameter_{name}").fixed
+    ]
+
+
+def _of_power(base, p, whole, term):
+    """p base^(p - 1) times the derivative of the base, `term`; `whole` is base^p."""
+    if p == 0:
+        return Constant(0.0)
+    if p == 1:
+        return term
+    if isinstance(base, Constant):
+        return Constant(p * whole.value * (term.value / base.value) if base.value else 0.0)
+    if isinstance(whole, Leaf):
+        # Not by the base, which underflows long before its roots.
+        return _times(_over(term, base).scaled(p), whole)
+    if p < 1 and is_positive(base):
+        return _times(_times(term.scaled(p), Power(base, -1.0, vanishing=True)), whole)
+    return _times(term.scaled(p), base if p == 2 else _raised(base, p - 1.0))
+
+
+def _over(term, leaf):
+    """A derivative of a leaf that `_raised` knows, divided by the leaf."""
+    if isinstance(term, Constant):
+        return term  # 0
+    if isinstance(term, Product):
+        return _times(term.left, _over(term.right, leaf))
+    factor = term.amplitude / leaf.amplitude
+    if not term.derivative:
+        return Constant(factor)
+    # The first derivative of (1 + u / (2 alpha))^-alpha.
+    scale = leaf.scale / (2.0 * leaf.parameters[0])
+    return Leaf("inverse_quadratic", leaf.invariant, scale, (), -0.5 * factor)
+
+
+def _of_own(kernel, leaf):
+    """The derivatives of a kernel of the user's, which gives those of its jet, and of its weights.
+
+    The weights may be an attribute that is computed from hyperparameters.
+    """
+    count, name = len(kernel.theta), type(kernel).__name__
+    if count == 0:
+        return []
+    if not hasattr(kernel, "jet_gradient"):
+        raise NotImplementedError(
+            f"{name} has hyperparameters but no method `jet_gradient(a, order)`, which derivatives "
+            "with respect to them need."
+        )
+    derivatives = []
+    weights = _weights_gradient(kernel, count, leaf.invariant.weights)
+    for p in range(count):
+        term = replace(leaf, callback=("own", _Same(_row_of_gradient(kernel, p, count))))
+        if weights is not None and np.any(weights[p]):
+            moved = replace(leaf.invariant, weights=tuple(weights[p].tolist()))
+            term = Sum(term, Product(_linear(moved, 1.0, 1.0), _slope(leaf)))
+        derivatives.append(Derivative(term))
+    return derivatives
+
+
+def _row_of_gradient(kernel, p, count):
+    """The jet that is the derivative of another one with respect to a hyperparameter."""
+
+    def jet(a, order):
+        rows, shape = np.asarray(kernel.jet_gradient(a, order)), (count, order + 1, len(a))
+        if rows.shape != shape:
+            raise ValueError(
+                f"jet_gradient returned an array of shape {rows.shape} for order={order} and "
+                f"{len(a)} arguments; it must have shape {shape}, for {count} hyperparameters"
+            )
+        return rows[p]
+
+    return jet
+
+
+def _weights_gradient(kernel, count, weights):
+    """Derivatives of the weights of a kernel of the user's, (count, D), or None for zeros."""
+    if weights is None:
+        return None
+    name, shape = type(kernel).__name__, (count, len(weights))
+    if hasattr(kernel, "weights_gradient"):
+        gradient = np.asarray(kernel.weights_gradient(), dtype=np.float64)
+        if gradient.shape != shape or not np.all(np.isfinite(gradient)):
+            raise ValueError(
+                f"weights_gradient of {name} returned {gradient}; it must return finite numbers in "
+                f"an array of shape {shape}."
+            )
+        return gradient
+    moved = kernel.clone_with_theta(kernel.theta + 0.01)
+    if not np.array_equal(np.asarray(moved.weights, dtype=np.float64), weights):
+        raise NotImplementedError(
+            f"weights of {name} depend on hyperparameters but it has no method "
+            f"`weights_gradient()`, which derivatives with respect to them need."
+        )
+    return None
+
+
+def theta_derivatives(kernel, d):
+    """Differentiate a kernel with respect to its hyperparameters.
+
+    On a logarithmic scale, in the order of ``kernel.theta``, without those that are fixed.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+    d : int
+        Columns of the points.
+
+    Returns
+    -------
+    list of Derivative
+        Noise in them is noise (`with_noise`).
+
+    Raises
+    ------
+    NotImplementedError
+        If a kernel of the user's has hyperparameters and does not say what its derivatives are.
+    TypeError, ValueError
+        As for `read`.
+    """
+    read(kernel, d)
+    derivatives, first = [], 0
+    for part in _derivatives(kernel, d):
+        derivatives.append(replace(part, first=first))
+        first += part.size
+    return derivatives
+
+
+def tangent(kernel, d, t):
+    """Differentiate a kernel along a direction in the space of its hyperparameters.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+    d : int
+        Columns of the points.
+    t : array-like of shape (n_theta,)
+        The direction, in the order of ``kernel.theta``.
+
+    Returns
+    -------
+    tree of terms
+        The sum of the derivatives, each times its entry of `t`.
+    """
+    t = np.asarray(t, dtype=np.float64).tolist()
+    parts = [
+        part.combined(t[part.first : part.first + part.size])
+        for part in theta_derivatives(kernel, d)
+    ]
+    parts = [part for part in parts if part != Constant(0.0)]
+    return functools.reduce(Sum, parts) if parts else Constant(0.0)
+
+
 # ----------------------------------------------------------------------------------- compiling
 
 # A jet, in what follows, is a dict from multi-indices (a sorted tuple of invariant numbers, one
@@ -608,6 +1057,25 @@ READERS[RBFByGamma] = _read_rbf_by_gamma
 @dataclass(frozen=True, slots=True)
 class _Buffer:
     number: int  # below 0: the value of invariant -1 - number
+
+
+def _ratio(weights, others, d):
+    """The number that makes weights of other weights, or None if there is none."""
+    if weights == others:
+        return 1.0
+    pairs = zip(weights or (1.0,) * d, others or (1.0,) * d, strict=True)
+    ratios = {w / v if v else math.inf for w, v in pairs if w or v}
+    return ratios.pop() if len(ratios) == 1 and math.inf not in ratios else None
+
+
+def _plain(leaf):
+    """What leaves that differ in amplitude and derivative have in common."""
+    return replace(leaf, amplitude=1.0 if leaf.amplitude else 0.0, derivative=0)
+
+
+def _amplitude(leaf):
+    """That of the jet: its derivatives are by the invariant, those of a leaf by the argument."""
+    return leaf.amplitude / leaf.scale**leaf.derivative
 
 
 def _contains(index, part):
@@ -656,6 +1124,11 @@ class _Compiler:
         self.callbacks = []
         self.used = 0
         self.free = set()
+        # By leaf, amplitude and derivative aside: the amplitudes and derivatives that are wanted,
+        # and amplitude and first buffer of the jet once there is one.
+        self.wanted = {}
+        self.jets = {}
+        self.pinned = set()
 
     # ---- buffers and steps
 
@@ -663,6 +1136,34 @@ class _Compiler:
         if invariant not in self.invariants:
             self.invariants.append(invariant)
         return self.invariants.index(invariant)
+
+    def multiple(self, weights, left, right):
+        """Return number and factor of an invariant of which Σ_d w_d L_d R_d is a multiple.
+
+        Few invariants are what keeps programs short: that of a Laplacian is often a multiple of the
+        squared distance that the kernel depends on.
+        """
+        factor, sides = 1.0, []
+        for side in (left, right):
+            first = next(c for c in side if c != 0)
+            factor *= first
+            sides.append(tuple(c / first for c in side))
+        left, right = sorted(sides, reverse=True)
+        for number, old in enumerate(self.invariants):
+            ratio = _ratio(weights, old.weights, self.d)
+            if ratio is not None and (old.left, old.right) == (left, right):
+                return number, factor * ratio
+        kind = "sqdist" if left == right == _DIFFERENCE else "bilinear"
+        return self.invariant(Invariant(kind, weights, left, right)), factor
+
+    def know(self, terms):
+        """Note all leaves of trees, whose invariants compiling one of them needs to know."""
+        for term in terms:
+            for leaf in leaves(term):
+                self.invariant(leaf.invariant)
+                self.wanted.setdefault(_plain(leaf), []).append((_amplitude(leaf), leaf.derivative))
+        if not self.invariants:
+            self.invariant(_SQDIST)
 
     def allocate(self, count=1):
         """Return the first of `count` neighbouring buffers."""
@@ -677,6 +1178,7 @@ class _Compiler:
     def release(self, inputs, result):
         """Free the buffers of jets that went into another and are not part of it."""
         kept = {value.number for value in result.values() if isinstance(value, _Buffer)}
+        kept |= self.pinned
         for jet in inputs:
             for value in jet.values():
                 if isinstance(value, _Buffer) and value.number >= 0 and value.number not in kept:
@@ -737,7 +1239,8 @@ class _Compiler:
             return self.leaf(term, order)
         if isinstance(term, Power):
             base = self.jet(term.base, order)
-            result = self.power(base, term.exponent, order, is_positive(term.base))
+            positive = is_positive(term.base)
+            result = self.power(base, term.exponent, order, positive, term.vanishing)
             self.release([base], result)
             return result
         left, right = self.jet(term.left, order), self.jet(term.right, order)
@@ -758,20 +1261,46 @@ class _Compiler:
 
     def leaf(self, leaf, order):
         number = self.invariant(leaf.invariant)
-        parameters = (leaf.amplitude, leaf.scale, *leaf.parameters)
         if leaf.jet == "linear":
             dst = self.allocate()
+            parameters = (leaf.amplitude, leaf.scale, *leaf.parameters)
             self.step("linear", dst, -1 - number, 0, 0, parameters)
             return {(): _Buffer(dst), (number,): leaf.amplitude * leaf.scale}
+        key = _plain(leaf)
+        if key not in self.jets:
+            self.jets[key] = self.leaf_jet(key, number, order)
+        amplitude, start = self.jets[key]
+        factor = _amplitude(leaf) / amplitude if amplitude else 1.0
+        start += leaf.derivative
+        return {
+            (number,) * q: self.combine([(factor, _Buffer(start + q))]) for q in range(order + 1)
+        }
+
+    def leaf_jet(self, leaf, number, order):
+        """Compile a jet, for all the leaves that are alike; return its amplitude and buffer."""
+        uses = self.wanted[leaf]
+        # The largest: none of the others may underflow on behalf of a small one.
+        amplitude = max((amplitude for amplitude, _ in uses), key=abs)
+        order += max(derivative for _, derivative in uses)
+        if order > _core.MAX_ORDER:
+            raise ValueError(
+                f"derivatives of order {order} are needed; kernels have them up to "
+                f"{_core.MAX_ORDER}."
+            )
         callback = 0
         if leaf.callback is not None:
             callback = len(self.callbacks)
             self.callbacks.append(_make_callback(*leaf.callback))
-        dst = self.allocate(order + 1)
-        self.step(leaf.jet, dst, -1 - number, callback, order, parameters)
-        return {(number,) * q: _Buffer(dst + q) for q in range(order + 1)}
+        start = self.allocate(order + 1)
+        parameters = (amplitude, leaf.scale, *leaf.parameters)
+        self.step(leaf.jet, start, -1 - number, callback, order, parameters)
+        if len(uses) > 1:
+            self.pinned.update(range(start, start + order + 1))
+        else:
+            self.free.update(range(start, start + uses[0][1]))
+        return amplitude, start
 
-    def power(self, base, exponent, order, positive):
+    def power(self, base, exponent, order, positive, vanishing=False):
         """Compile base ** exponent by Faà di Bruno's formula.
 
         A base that is nowhere negative only underflows to zero, and then derivatives of its powers
@@ -787,14 +1316,19 @@ class _Compiler:
         top = min(order, int(exponent)) if natural else order
         count = 1 if ratios else order + 1
         outer = self.allocate(count)
-        self.step("power", outer, value.number, 0, count - 1, (1.0, 1.0, exponent, 0.0))
+        if vanishing:
+            self.step("reciprocal", outer, value.number)
+        else:
+            self.step("power", outer, value.number, 0, count - 1, (1.0, 1.0, exponent, 0.0))
         outer_jet = {(0,) * q: _Buffer(outer + q) for q in range(count)}
         result, made = {}, {}
         inner = base
         if ratios and order:
-            reciprocal = self.allocate()
-            self.step("reciprocal", reciprocal, value.number)
-            made["reciprocal"] = _Buffer(reciprocal)
+            reciprocal = outer
+            if not vanishing:
+                reciprocal = self.allocate()
+                self.step("reciprocal", reciprocal, value.number)
+                made["reciprocal"] = _Buffer(reciprocal)
             inner = {
                 index: self.combine([(1.0, part, _Buffer(reciprocal))])
                 for index, part in base.items()
@@ -841,8 +1375,8 @@ class _Compiler:
         for l, inv in enumerate(list(self.invariants)):
             # The gradient with respect to y of an invariant in x alone is zero.
             if any(gradient := inv.gradient(side)) and any(l in index for index in jet):
-                new[l] = self.invariant(Invariant("bilinear", inv.weights, gradient, direction))
-        pieces = [(jet, (l,), 1.0, number) for l, number in new.items()]
+                new[l] = self.multiple(inv.weights, gradient, direction)
+        pieces = [(jet, (l,), factor, number) for l, (number, factor) in new.items()]
         return self.transform(jet, [], pieces, order)
 
     def laplacian(self, jet, side, order):
@@ -855,8 +1389,10 @@ class _Compiler:
             needed = any(_contains(index, (l, k)) for index in jet)
             if any(left) and any(right) and needed:
                 weights = old[l].times(old[k], self.d)
-                number = self.invariant(Invariant("bilinear", weights, left, right))
-                pieces.append((jet, (l, k), 1.0 if l == k else 2.0, number))
+                if weights is not None and not any(weights):
+                    continue  # no column is in both
+                number, factor = self.multiple(weights, left, right)
+                pieces.append((jet, (l, k), factor if l == k else 2.0 * factor, number))
         return self.transform(jet, constants, pieces, order)
 
     def transform(self, jet, constants, pieces, order):
@@ -883,12 +1419,20 @@ class _Compiler:
 
     # ---- the end
 
-    def finish(self, jet, order, rough):
-        """Make the program; numbers become buffers, and missing derivatives a buffer of zeros."""
+    def finish(self, jets, order, rough):
+        """Make the program of the first jet, and tables of the buffers of all of them.
+
+        Numbers become buffers, and missing derivatives a buffer of zeros.
+        """
         n_inv = len(self.invariants)
+        if n_inv > _core.MAX_INVARIANTS:
+            raise ValueError(
+                f"kernel depends on {n_inv} different invariants (sets of length scales, dot "
+                f"products); at most {_core.MAX_INVARIANTS} are possible."
+            )
         values = {}
 
-        def buffer_of(index):
+        def buffer_of(jet, index):
             value = jet.get(tuple(sorted(index)), 0.0)
             if isinstance(value, _Buffer):
                 return value.number
@@ -897,10 +1441,13 @@ class _Compiler:
                 self.step("set", values[value], parameters=(value,))
             return values[value]
 
-        table = [
-            buffer_of(index)
-            for q in range(order + 1)
-            for index in itertools.product(range(n_inv), repeat=q)
+        tables = [
+            [
+                buffer_of(jet, index)
+                for q in range(order + 1)
+                for index in itertools.product(range(n_inv), repeat=q)
+            ]
+            for jet in jets
         ]
 
         def place(number):
@@ -914,15 +1461,11 @@ class _Compiler:
             (i.kind, i.left, i.right, None if i.weights is None else np.array(i.weights))
             for i in self.invariants
         ]
-        return Program(
-            invariants,
-            steps,
-            n_inv + self.used,
-            list(map(place, table)),
-            order,
-            rough,
-            self.callbacks,
+        tables = [list(map(place, table)) for table in tables]
+        program = Program(
+            invariants, steps, n_inv + self.used, tables[0], order, rough, self.callbacks
         )
+        return program, tables
 
 
 def _make_callback(kind, data):
@@ -961,14 +1504,15 @@ def compile_term(term, d, order, row=None, col=None, dtype="d"):
     """
     if dtype == "f":
         _check_single(term)
-    term = _balanced(term, d, 1e8 if dtype == "f" else 1e60)
+    term = _balanced(term, d, _LIMITS[dtype])
     taken = {None: 0, "directional": 1, "laplacian": 2}
     total = order + taken[row] + taken[col]
     if total > _core.MAX_ORDER:
         raise ValueError(
             f"derivatives of order {total} are needed; kernels have them up to {_core.MAX_ORDER}."
         )
-    if isinstance(term, Leaf) and row is None and col is None and not term.callback:
+    plain = isinstance(term, Leaf) and not (term.callback or term.derivative)
+    if plain and row is None and col is None:
         # The usual case, without ceremony: it is what small calls wait for.
         inv = term.invariant
         weights = None if inv.weights is None else np.array(inv.weights)
@@ -982,23 +1526,40 @@ def compile_term(term, d, order, row=None, col=None, dtype="d"):
             _rough([inv], term, d, order, 0, 0),
         )
     compiler = _Compiler(d)
-    # All of them first: compiling a term needs to know all invariants.
-    for leaf in leaves(term):
-        compiler.invariant(leaf.invariant)
-    if not compiler.invariants:
-        compiler.invariant(_SQDIST)
+    compiler.know([term])
     rough = _rough(compiler.invariants, term, d, total, taken[row], taken[col])
     jet = compiler.jet(term, total)
     for side, functional in ((1, col), (0, row)):
         total -= taken[functional]
         if functional is not None:
             jet = getattr(compiler, functional)(jet, side, total)
-    if len(compiler.invariants) > _core.MAX_INVARIANTS:
-        raise ValueError(
-            f"kernel depends on {len(compiler.invariants)} different invariants (sets of length "
-            f"scales, dot products); at most {_core.MAX_INVARIANTS} are possible."
-        )
-    return compiler.finish(jet, order, rough)
+    return compiler.finish([jet], order, rough)[0]
+
+
+def compile_heads(terms, d, order, dtype="d"):
+    """Compile several trees into one program, which finds their invariants once.
+
+    Parameters
+    ----------
+    terms : list of trees of terms
+    d, order, dtype
+        As for `compile_term`.
+
+    Returns
+    -------
+    program : Program
+    tables : list of list of int
+        For each tree, the buffers of its derivatives, as a program has them of its own.
+    """
+    if dtype == "f":
+        for term in terms:
+            _check_single(term)
+    terms = [_balanced(term, d, _LIMITS[dtype]) for term in terms]
+    compiler = _Compiler(d)
+    compiler.know(terms)
+    rough = {row for term in terms for row in _rough(compiler.invariants, term, d, order, 0, 0)}
+    jets = [compiler.jet(term, order) for term in terms]
+    return compiler.finish(jets, order, sorted(rough))
 
 
 def _rough(invariants, term, d, total, row, col):
@@ -1014,6 +1575,9 @@ def _rough(invariants, term, d, total, row, col):
     return sorted(rows)
 
 
+_LIMITS = {"f": 1e8, "d": 1e60}
+
+
 def _balanced(term, d, limit):
     """The tree with scales beyond `limit` as weights: powers of them would over- or underflow."""
     if isinstance(term, Leaf):
@@ -1026,7 +1590,7 @@ def _balanced(term, d, limit):
     if isinstance(term, Sum | Product):
         return type(term)(_balanced(term.left, d, limit), _balanced(term.right, d, limit))
     if isinstance(term, Power):
-        return Power(_balanced(term.base, d, limit), term.exponent)
+        return replace(term, base=_balanced(term.base, d, limit))
     return term
 
 
@@ -1034,12 +1598,25 @@ _POSITIVE = {"rbf", "matern12", "matern32", "matern52", "rational_quadratic", "e
 
 
 def is_positive(term):
-    """Tell whether a tree is known to be positive wherever it has not underflowed."""
+    """Tell whether a tree is known to be positive wherever it has not underflowed.
+
+    Parameters
+    ----------
+    term : tree of terms
+
+    Returns
+    -------
+    bool
+    """
     if isinstance(term, Leaf):
         known = term.jet in _POSITIVE or (term.callback and term.callback[0] == "matern")
-        return term.amplitude > 0 and bool(known)
+        return term.amplitude > 0 and bool(known) and not term.derivative
     if isinstance(term, Constant):
         return term.value > 0
+    if isinstance(term, Sum) and isinstance(term.left, White):
+        return is_positive(term.right)
+    if isinstance(term, Sum) and isinstance(term.right, White):
+        return is_positive(term.left)
     if isinstance(term, Sum | Product):
         return is_positive(term.left) and is_positive(term.right)
     return isinstance(term, Power) and is_positive(term.base)
@@ -1049,6 +1626,9 @@ def _check_single(term):
     """Raise ValueError if a scale or weight is not a normal number in float32."""
     limits = np.finfo(np.float32)
     for leaf in leaves(term):
+        # A factor next to a leaf of the same scale, or coefficients times weights, which may be 0.
+        if leaf.jet == "linear":
+            continue
         for value in (leaf.scale, *(leaf.invariant.weights or ())):
             if value != 0 and not float(limits.tiny) <= abs(value) <= float(limits.max):
                 raise ValueError(
@@ -1058,7 +1638,16 @@ def _check_single(term):
 
 
 def is_stationary(term):
-    """Tell whether all invariants are squared distances, and so mixed blocks symmetric."""
+    """Tell whether all invariants are squared distances, and so mixed blocks symmetric.
+
+    Parameters
+    ----------
+    term : tree of terms
+
+    Returns
+    -------
+    bool
+    """
     return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
 
 
@@ -1074,8 +1663,10 @@ def on_diagonal(term, X):
     -------
     ndarray of shape (N,)
     """
-    program = compile_term(term, X.shape[1], 0, dtype=X.dtype.char)
-    used = list(dict.fromkeys(leaf.invariant for leaf in leaves(term))) or [_SQDIST]
+    d, dtype = X.shape[1], X.dtype.char
+    program = compile_term(term, d, 0, dtype=dtype)
+    invariants = (leaf.invariant for leaf in leaves(_balanced(term, d, _LIMITS[dtype])))
+    used = list(dict.fromkeys(invariants)) or [_SQDIST]
     a = np.zeros((len(used), len(X)), X.dtype)
     for row, invariant in zip(a, used, strict=True):
         if invariant.kind == "dot":
@@ -1085,5 +1676,14 @@ def on_diagonal(term, X):
 
 
 def smoothness(term):
-    """The least 2 nu of all leaves: derivatives of lower order exist everywhere."""
+    """Return the least 2 nu of all leaves: derivatives of lower order exist everywhere.
+
+    Parameters
+    ----------
+    term : tree of terms
+
+    Returns
+    -------
+    float
+    """
     return min((leaf.smoothness for leaf in leaves(term)), default=math.inf)

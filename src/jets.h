@@ -22,6 +22,7 @@
 #define KD_JETS(X) \
   X(constant) X(rbf) X(matern12) X(matern32) X(matern52) X(rational_quadratic) \
   X(exp_sine_squared) X(linear) X(power) X(sigmoid) \
+  X(rational_quadratic_alpha) X(sine_squared) \
   X(radial_linear) X(thin_plate_spline) X(cubic) X(quintic) \
   X(multiquadric) X(inverse_multiquadric) X(inverse_quadratic) X(gaussian)
 /* clang-format on */
@@ -274,6 +275,34 @@ KD_JET(rational_quadratic) {
     kd_power_tail(a, f, stride, n, order, 1, -alpha, rate_);
 }
 
+/* Derivative of the logarithm of RationalQuadratic with respect to that of α = par[2]:
+ * F(s) = α (z / u - log(u)), z = s / (2 α), u = 1 + z,
+ * F^(q) = α (q - 1)! (-1 / (2 α))^q (u - q) / u^(q+1).  At zero: 0, 0, -1 / (4 α), ...
+ *
+ * Small z cancel in z / u - log(u) = -(z² (1 - z) / (2 u) + log(u) - z + z² / 2), but the terms of
+ * the right hand side have the same sign, and are what `kd_log_sum` makes the logarithm from. */
+KD_JET(rational_quadratic_alpha) {
+    const double alpha = par[2], rate_ = par[1] / (2 * alpha);
+    const KD_REAL rate = (KD_REAL)rate_, c = (KD_REAL)(par[0] * alpha);
+    KD_EACH {
+        const KD_REAL z = rate * a[i], u = 1 + z, s = z / (2 + z), h = KD_K(0.5) * z * z;
+        const KD_REAL near = h * (1 - z) / u + s * (h + s * s * kd_log_poly(s * s));
+        const KD_REAL far = kd_log1p_pos(z) - z / u;
+        f[i] = -c * (z < KD_K(0.4) ? near : far);
+    }
+    double c_ = par[0] * alpha;
+    for (int q = 1; q <= order; q++) {
+        c_ *= q == 1 ? -rate_ : -rate_ * (q - 1);
+        const KD_REAL cq = (KD_REAL)c_, back = (KD_REAL)(q - 1);
+        KD_REAL *fq = f + q * stride;
+        KD_EACH {
+            const KD_REAL z = rate * a[i];
+            fq[i] = cq * ((z - back) / (z + 1));
+        }
+        for (int k = 0; k < q; k++) KD_EACH fq[i] /= rate * a[i] + 1;
+    }
+}
+
 /* Radial function multiquadric: F(s) = -(1 + s)^(1/2). At zero: -1, -1/2, 1/4, ... */
 KD_LOOPS(multiquadric) {
     const KD_REAL w = (KD_REAL)par[1], c = (KD_REAL)-par[0], c1 = (KD_REAL)(par[0] * par[1] / -2);
@@ -355,22 +384,21 @@ KD_INLINE KD_REAL kd_sine_poly(KD_REAL t, const KD_REAL *p) {
     return odd * t + even;
 }
 
-/* ExpSineSquared, l = par[2], w = 1 / period²: F(s) = exp(h), h = -2 sin²(z / 2) / l², z = 2 π √s,
- * an entire function of s.  As d/ds is 2 π² / z d/dz,
+/* Sine squared, w = 1 / period²: F(s) = sin²(z / 2), z = 2 π √s, an entire function of s.  As
+ * d/ds is 2 π² / z d/dz,
  *
- *     h^(q) = (-1)^q 2 π² / l² G_(q-1),   G_0 = sin(z) / z,   2 π² G_-1 = cos(z),
- *     2 s G_(m+1) = (2 m + 1) G_m - 2 π² G_(m-1),   F^(q) = Σ_k (q-1 over k) h^(k+1) F^(q-1-k).
+ *     F^(q) = -(-1)^q π² G_(q-1),   G_0 = sin(z) / z,   2 π² G_-1 = cos(z),
+ *     2 s G_(m+1) = (2 m + 1) G_m - 2 π² G_(m-1).
  *
  * Upwards in m this loses digits like z^(-2 m).  Below z = π the even G_m come from polynomials
  * instead, G_1 from those of G_0 and sin², and G_3 from its neighbours, all terms being positive.
- * At zero: F = 1, F' = -2 π² / l², as G_m = (2 π²)^m / (1 3 5 ... (2 m + 1)) there. */
-KD_LOOPS(exp_sine_squared) {
-    const double l2 = par[2] * par[2], w_ = par[1], k1_ = -2 * KD_PI_PI / l2 * w_;
-    const KD_REAL w = (KD_REAL)w_, c = (KD_REAL)par[0], p = (KD_REAL)(2 * KD_PI_PI);
-    const KD_REAL k0 = (KD_REAL)(-2 / l2), k1 = (KD_REAL)k1_, k2 = (KD_REAL)(-k1_ * w_),
+ * At zero: 0, π², as G_m = (2 π²)^m / (1 3 5 ... (2 m + 1)) there. */
+KD_LOOPS(sine_squared) {
+    const double w_ = par[1], k1_ = par[0] * KD_PI_PI * w_;
+    const KD_REAL w = (KD_REAL)w_, p = (KD_REAL)(2 * KD_PI_PI);
+    const KD_REAL k0 = (KD_REAL)par[0], k1 = (KD_REAL)k1_, k2 = (KD_REAL)(-k1_ * w_),
                   k3 = (KD_REAL)(k1_ * w_ * w_), k4 = (KD_REAL)(-k1_ * w_ * w_ * w_),
                   k5 = (KD_REAL)(k1_ * w_ * w_ * w_ * w_);
-    /* h and its derivatives, then their exponential: see RationalQuadratic. */
     KD_EACH {
         const KD_REAL root = KD_SQRT(w * a[i]);
         /* The distance to the nearest whole number of periods; all large numbers are whole. */
@@ -398,6 +426,18 @@ KD_LOOPS(exp_sine_squared) {
         f[4 * stride + i] = k4 * g3;
         if (order >= 5) f[5 * stride + i] = k5 * (inside ? g4 : (7 * g3 - p * g2) * v);
     }
+}
+
+KD_JET(sine_squared){KD_RUN_LOOPS(sine_squared, 5)}
+
+/* ExpSineSquared, l = par[2], w = 1 / period²: F(s) = exp(h), h = -2 sin²(π √s) / l²,
+ * F^(q) = Σ_k (q-1 over k) h^(k+1) F^(q-1-k).  At zero: 1, -2 π² / l², ...
+ *
+ * h and its derivatives, then their exponential: see RationalQuadratic. */
+KD_LOOPS(exp_sine_squared) {
+    const double exponent[] = {-2 / (par[2] * par[2]), par[1]};
+    const KD_REAL c = (KD_REAL)par[0];
+    kd_loops_sine_squared(a, f, stride, n, exponent, order);
     KD_EACH {
         const KD_REAL f0 = c * kd_exp_neg(f[i]);
         f[i] = f0;

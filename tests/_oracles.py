@@ -5,11 +5,14 @@ textbook formulas in 50 digits (mpmath); `jax_function` writes the kernel in squ
 automatic differentiation. Neither shares a formula for a derivative with `kerneldiff`.
 """
 
+import copy
+import functools
 from dataclasses import dataclass
 from functools import cache
 
 import mpmath as mp
 import numpy as np
+from _functionals import wide
 from hypothesis import strategies as st
 from sklearn.gaussian_process import kernels as sk
 from sklearn.gaussian_process.kernels import (
@@ -23,7 +26,7 @@ from sklearn.gaussian_process.kernels import (
     WhiteKernel,
 )
 
-from kerneldiff import Columns
+from kerneldiff import Columns, _reference
 
 DIGITS = 50
 # mpmath's Bessel functions are slow, most of all where they are small: half the digits for them,
@@ -507,6 +510,179 @@ def exact(array):
     for index in np.ndindex(out.shape):
         out[index] = number(array[index])
     return out
+
+
+# ---------------------------------------------------------------------------------------------
+# Derivatives of covariances with respect to hyperparameters and points
+# ---------------------------------------------------------------------------------------------
+
+# Where long double is double, a step that leaves more digits.
+STEP = 2.0 ** (-12 if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps else -8)
+
+
+def hyperparameters(kernel):
+    """The numbers of a kernel that are not fixed, in the order of theta but not as logarithms."""
+    values = [
+        functools.reduce(getattr, h.name.split("__"), kernel)
+        for h in kernel.hyperparameters
+        if not h.fixed
+    ]
+    return np.hstack([np.zeros(0), *values])
+
+
+def with_hyperparameters(kernel, values):
+    """A copy of a kernel with other such numbers, of any type."""
+    kernel = copy.deepcopy(kernel)
+    position = 0
+    for h in kernel.hyperparameters:
+        if not h.fixed:
+            *path, name = h.name.split("__")
+            value = values[position : position + h.n_elements]
+            position += h.n_elements
+            owner = functools.reduce(getattr, path, kernel)
+            setattr(owner, name, value[0] if h.n_elements == 1 else value)
+    return kernel
+
+
+def _central(function, step):
+    """The derivative of a function of one number at 0, off by step^6 / 140 of its seventh."""
+    weights = {1: 45, 2: -9, 3: 1}
+    return sum(w * (function(i * step) - function(-i * step)) for i, w in weights.items()) / (
+        60 * step
+    )
+
+
+def _step(kernel):
+    """Small enough for the phase of a periodic kernel; large where there is float64 only."""
+    step = 2.0**-6 if _has_bessel(kernel) else STEP
+    for leaf in leaves(kernel):
+        if isinstance(leaf, ExpSineSquared):
+            step *= min(1.0, leaf.periodicity * leaf.length_scale / 3)
+    return np.longdouble(step)
+
+
+def theta_tensor(kernel, rows, cols=None):
+    """dC/dtheta of a covariance matrix, (P, n_rows, n_cols), of the reference in long double."""
+    values = hyperparameters(kernel).astype(np.longdouble)
+
+    def moved(p, t):
+        # theta is a logarithm.
+        other = values.copy()
+        other[p] *= np.exp(t)
+        return _reference.covariance(with_hyperparameters(kernel, other), wide(rows), wide(cols))
+
+    with np.errstate(all="ignore"):
+        return np.array(
+            [_central(functools.partial(moved, p), _step(kernel)) for p in range(len(values))]
+        )
+
+
+def _point_block(kernel, row, col, side):
+    """The derivatives of one block with respect to the point of a row or column, (n, m, D)."""
+    orders = _reference._ORDERS
+    stacked = []
+    for r in orders[type(row).__name__]:
+        beside = []
+        for c in orders[type(col).__name__]:
+            tensor = _reference.derivative(kernel, row.X, col.X, "x" * r + "y" * c + side)
+            beside.append(_reference._apply(col, c, _reference._apply(row, r, tensor, 2), 3))
+        stacked.append(np.concatenate(beside, axis=3))
+    block = np.concatenate(stacked, axis=2)
+    n, m, height, width, D = block.shape
+    block = block.transpose(0, 2, 1, 3, 4).reshape(n * height, m * width, D)
+    return block[np.ix_(_reference._kept(row, n * height), _reference._kept(col, m * width))]
+
+
+def owners(functional):
+    """The number of the point that each entry of a functional belongs to."""
+    n = len(functional.X)
+    each = np.repeat(np.arange(n), np.prod(functional.shape[1:], dtype=int))
+    return each if functional.mask is None else each[functional.mask.ravel()]
+
+
+def point_tensors(kernel, rows, cols, wrt):
+    """dC/dX of a covariance matrix, (N, n_rows, n_cols, D) for each functional of a side.
+
+    By the chain rule of the reference; with `cols` None it is the total derivative, in differences
+    of the reference, as points coincide with themselves wherever they are.
+    """
+    if cols is None:
+        return [_total(kernel, rows, number) for number in range(len(rows))]
+    side, own = ("x", rows) if wrt == "rows" else ("y", cols)
+    shape = (sum(f.size for f in rows), sum(f.size for f in cols))
+    out, start = [], 0
+    for functional in own:
+        D = functional.X.shape[1]
+        tensor = np.zeros((len(functional.X), *shape, D), np.longdouble)
+        mine = np.arange(functional.size)
+        with np.errstate(all="ignore"):
+            if wrt == "rows":
+                blocks = [_point_block(kernel, *wide([functional, g]), side) for g in cols]
+                tensor[owners(functional), start + mine] = np.concatenate(blocks, axis=1)
+            else:
+                blocks = [_point_block(kernel, *wide([f, functional]), side) for f in rows]
+                # Two index arrays with a slice between them put their axis first.
+                block = np.concatenate(blocks, axis=0).transpose(1, 0, 2)
+                tensor[owners(functional), :, start + mine] = block
+        start += functional.size
+        out.append(tensor)
+    return out
+
+
+def _total(kernel, rows, number):
+    points = rows[number].X
+
+    def moved(i, a, t):
+        other = wide(rows)
+        other[number].X[i, a] += t
+        return _reference.covariance(kernel, other)
+
+    with np.errstate(all="ignore"):
+        parts = [
+            _central(functools.partial(moved, *index), _step(kernel))
+            for index in np.ndindex(points.shape)
+        ]
+    size = sum(f.size for f in rows)
+    return np.reshape(parts, (*points.shape, size, size)).transpose(0, 2, 3, 1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Products with covariances of many columns, too large to be held
+# ---------------------------------------------------------------------------------------------
+
+
+def stationary_product(kernel, X, Y, v):
+    """The joint covariance of values and gradients times v (M, 1 + D), and the sums of |C| |v|.
+
+    Both of shape (N, 1 + D), row by row, the product in long double. For a kernel of one stationary
+    invariant: with δ = x - y, f' = dF/ds, w the weights and v = (u, b), the sums over pairs of
+
+        value      f u - 2 f' (wδ)·b
+        gradient   2 f' wδ u - 2 f' w b - 4 f'' wδ (wδ)·b
+    """
+    X, Y, v = (a.astype(np.longdouble) for a in (X, Y, v))
+    u, b = v[:, 0], v[:, 1:]
+    product, sums = np.zeros((len(X), v.shape[1]), X.dtype), np.zeros((len(X), v.shape[1]))
+    for i in range(len(X)):
+        pairs = _reference._Pairs(X[i : i + 1], Y)
+        jet = _reference._jet(kernel, pairs, 2)
+        ((kind, w),) = pairs.invariants
+        assert kind == "sqdist"
+        f0, f1, f2 = (jet[(0,) * q][0] for q in range(3))
+        slope = w * (X[i] - Y)
+        along = np.einsum("ja,ja->j", slope, b)
+        product[i, 0] = f0 @ u - 2 * (f1 @ along)
+        product[i, 1:] = (2 * f1 * u - 4 * f2 * along) @ slope - 2 * w * (f1 @ b)
+        u_, b_, slope_ = (np.abs(a).astype(float) for a in (u, b, slope))
+        f0, f1, f2 = (f.astype(float) for f in (f0, f1, f2))
+        along = np.einsum("ja,ja->j", slope_, b_)
+        sums[i, 0] = np.abs(f0) @ u_ + 2 * np.abs(f1) @ along
+        # The diagonal of a block is a difference.
+        w = w.astype(float)
+        diagonal = np.abs(2 * f1[:, None] * w + 4 * f2[:, None] * slope_**2) * b_
+        rest = 4 * np.abs(f2)[:, None] * slope_ * (along[:, None] - slope_ * b_)
+        sums[i, 1:] = (2 * np.abs(f1) * u_) @ slope_ + (diagonal + rest).sum(axis=0)
+    return product, sums
 
 
 # ---------------------------------------------------------------------------------------------

@@ -15,6 +15,11 @@ EPS = {np.float64: 2.0**-52, np.float32: 2.0**-23}
 # Arguments from far below to above one, and the scale of each.
 ARGUMENTS = np.array([1e-7, 1e-4, 0.03, 0.11, 0.6, 1.0, 1.7, 3.1, 6.5, 11.0])
 
+
+def _one_plus(s):
+    return 1 + s / (2 * mpmath.mpf(0.7))
+
+
 # name: parameters beyond amplitude and scale, the function for mpmath, and at s = 0 how many
 # derivatives (with the value) exist.
 FUNCTIONS = {
@@ -32,6 +37,12 @@ FUNCTIONS = {
         3,
     ),
     "rational_quadratic": ((0.7,), lambda s: (1 + s / mpmath.mpf(1.4)) ** mpmath.mpf(-0.7), 6),
+    "rational_quadratic_alpha": (
+        (0.7,),
+        lambda s: mpmath.mpf(0.7) * (1 - 1 / _one_plus(s) - mpmath.log(_one_plus(s))),
+        6,
+    ),
+    "sine_squared": ((), lambda s: mpmath.sin(mpmath.pi * mpmath.sqrt(s)) ** 2, 6),
     "linear": ((0.3,), lambda s: mpmath.mpf(0.3) + s, 6),
     "sigmoid": ((0.2,), lambda s: mpmath.tanh(s + mpmath.mpf(0.2)), 6),
     "radial_linear": ((), lambda s: -mpmath.sqrt(s), 1),
