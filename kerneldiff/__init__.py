@@ -16,6 +16,7 @@ Where things are:
 
 - ``tensors.py``, ``functionals.py``, ``tanh.py``: the public functions and estimators, which check
   what comes in.
+- ``operators.py``: covariances that are multiplied by without being built.
 - ``kernels.py``: from a scikit-learn kernel object to a short program over jets.
 - ``_core.pyx``: hands tiles of pairs to threads; the only place that knows memory and threads.
 - ``src/jets.h``: the list of kernels in C; ``src/tile.c``: the walk over a tile, compiled once for
@@ -65,6 +66,7 @@ from kerneldiff.numeric import (
     numerical_hessian,
     numerical_jacobian,
 )
+from kerneldiff.operators import CovarianceOperator, expansion
 from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
 from kerneldiff.tensors import (
     gradient,
@@ -82,6 +84,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Columns",
+    "CovarianceOperator",
     "DerivativeError",
     "Directional",
     "Gradient",
@@ -92,6 +95,7 @@ __all__ = [
     "ValueGradient",
     "check_kernel_derivatives",
     "covariance",
+    "expansion",
     "gradient",
     "hessian",
     "hessian_diag",

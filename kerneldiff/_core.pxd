@@ -1,5 +1,5 @@
 # The contract between C and Cython: what src/kd.h declares.
-from libc.stdint cimport int8_t, int32_t
+from libc.stdint cimport int8_t, int32_t, int64_t
 
 
 cdef extern from "kd.h":
@@ -55,6 +55,44 @@ cdef extern from "kd.h":
         int32_t stream, n_rough
         const kd_rough *rough
 
+    enum:
+        KD_ALL, KD_SYMMETRIC, KD_ONCE
+
+    ctypedef struct kd_side:
+        Py_ssize_t n
+        const void *points
+        const void *directions
+        int32_t parts, directional
+        const void *in_ "in"
+        void *out
+
+    ctypedef struct kd_product:
+        const kd_program *prog
+        Py_ssize_t d, k
+        kd_side side[2]
+        const void *weights
+        int32_t total, n_rough
+        const kd_rough *rough
+
+    ctypedef struct kd_head:
+        const int32_t *jet
+        const void *weights
+
+    ctypedef struct kd_contraction:
+        const kd_program *prog
+        Py_ssize_t d, k
+        kd_side side[2]
+        const void *weights
+        const void *w
+        Py_ssize_t row_start, col_start
+        const int64_t *row_at
+        const int64_t *col_at
+        Py_ssize_t row_step, col_step
+        int32_t triangle, n_heads
+        const kd_head *heads
+        int32_t n_rough
+        const kd_rough *rough
+
     ctypedef struct kd_tanh_call:
         Py_ssize_t n, d, k
         const void *x
@@ -70,6 +108,14 @@ cdef extern from "kd.h":
                      void *) noexcept nogil
         void (*tensor)(const kd_call *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                        Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        size_t (*product_work_bytes)(const kd_product *) noexcept nogil
+        void (*product)(const kd_product *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
+                        void *, void *) noexcept nogil
+        void (*product_finish)(const kd_product *, int, int, Py_ssize_t,
+                               Py_ssize_t) noexcept nogil
+        size_t (*contraction_work_bytes)(const kd_contraction *) noexcept nogil
+        void (*contract)(const kd_contraction *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         double *, void *) noexcept nogil
         void (*jets)(const kd_program *, const void *, Py_ssize_t, void *, void *) noexcept nogil
         void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*vmath)(int32_t, const void *, double, void *, Py_ssize_t) noexcept nogil

@@ -52,6 +52,50 @@ def blocks(
     lower: bool,
     stream: bool,
 ) -> None: ...
+def panel(item: int) -> int: ...
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray: ...
+
+class Side:
+    points: np.ndarray
+    directions: np.ndarray
+    n: int
+    d: int
+    item: int
+    parts: int
+    directional: bool
+    def __init__(
+        self,
+        points: np.ndarray,
+        directions: np.ndarray,
+        n: int,
+        parts: int,
+        directional: bool = False,
+    ) -> None: ...
+
+def product(
+    program: Program,
+    rows: Side,
+    cols: Side,
+    col_vectors: np.ndarray,
+    row_vectors: np.ndarray | None,
+    row_sums: np.ndarray,
+    col_sums: np.ndarray | None,
+    total: bool = False,
+) -> None: ...
+def contract(
+    program: Program,
+    heads: Sequence[tuple[Sequence[int], np.ndarray | None]],
+    rows: Side,
+    cols: Side,
+    w: np.ndarray | None,
+    starts: tuple[int, int],
+    at: tuple[np.ndarray, np.ndarray] | None,
+    steps: tuple[int, int],
+    u: np.ndarray | None,
+    v: np.ndarray | None,
+    triangle: int,
+    sums: np.ndarray | None,
+) -> np.ndarray: ...
 def jets(program: Program, a: np.ndarray) -> np.ndarray: ...
 def tanh(x: np.ndarray, w: np.ndarray, out: np.ndarray, jacobian: bool, stream: bool) -> None: ...
 def vmath(name: str, x: np.ndarray, p: float = 0.0) -> np.ndarray: ...

@@ -23,8 +23,8 @@ from cpython.buffer cimport (
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetName, PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
-from libc.math cimport exp, fabs, isinf, log, sqrt
-from libc.stdint cimport int8_t, int32_t, uintptr_t
+from libc.math cimport exp, fabs, isinf, isnan, log, sqrt
+from libc.stdint cimport int8_t, int32_t, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from scipy.special.cython_special cimport gammaln, kve
@@ -235,7 +235,8 @@ cdef void call_matern(
                 if isinf(k) and p > 0:
                     # K_p(t) ~ Gamma(p) / 2 (2 / t)^p is beyond the range of numbers.
                     value = exp(log_c + (p - 1) * log(2.0) + gammaln(p))
-                elif k == 0 or isinf(k):
+                elif k == 0 or isinf(k) or isnan(k):
+                    # Far away: SciPy has no value beyond t of about 2e9.
                     value = 0
                 else:
                     value = exp(log_c + p * log(t) + log(k) - t)
@@ -615,6 +616,457 @@ def blocks(Program program, x, y, u, v, out, Py_ssize_t offset, Py_ssize_t ld, i
 
 cdef Py_ssize_t components(int parts, Py_ssize_t d) noexcept:
     return (parts & 1) + (d if parts & 2 else 0) + (d * d if parts & 4 else 0)
+
+# ------------------------------------------------------------------------------- products
+
+
+def panel(Py_ssize_t item):
+    """Number of points in a panel, for reals of so many bytes."""
+    return KD_PANEL_BYTES // item
+
+
+def aligned(shape, dtype):
+    """Return an array of zeros that begins on a cache line, as panels must."""
+    dtype = np.dtype(dtype)
+    cdef Py_ssize_t size = dtype.itemsize
+    for n in shape:
+        size *= n
+    memory = np.zeros(size + 64, np.uint8)
+    cdef Py_ssize_t start = -memory.ctypes.data % 64
+    return memory[start:start + size].view(dtype).reshape(shape)
+
+
+# Products and contractions add up in an order that depends on sizes only, never on threads, so
+# that results do not either. The pairs of blocks of one round have no block of sums in common:
+#
+# - RECTANGLE: rounds go through the columns, tasks are blocks of rows; where these are few, some
+#   parts (lanes) of the columns run at once, with sums of their own that are added at the end;
+# - TOURNAMENT: each block meets each other one in some round, and itself in the last round (the
+#   circle method: one block stays, the others turn);
+# - SQUARE: each block of rows meets each block of columns, in turn.
+cdef enum:
+    RECTANGLE, TOURNAMENT, SQUARE
+
+cdef struct Schedule:
+    int kind
+    Py_ssize_t n, m
+    Py_ssize_t rows, cols          # points of a block
+    Py_ssize_t row_blocks, col_blocks
+    Py_ssize_t lanes, rounds, tasks
+
+
+cdef inline Py_ssize_t panels_of(double points, Py_ssize_t panel) noexcept nogil:
+    """A number of points rounded up to whole panels, at least one."""
+    cdef Py_ssize_t n = <Py_ssize_t> points
+    return max(1, (n + panel - 1) // panel) * panel
+
+
+cdef Schedule make_schedule(
+    int kind, Py_ssize_t n, Py_ssize_t m, double cost, Py_ssize_t panel, Py_ssize_t point_bytes
+) noexcept nogil:
+    """Split n rows and m columns, of which a pair takes about `cost` nanoseconds."""
+    cdef Schedule s
+    cdef Py_ssize_t per
+    s.kind = kind
+    s.n = n
+    s.m = m
+    if kind == RECTANGLE:
+        s.cols = panels_of(min(<double> m, max(CACHED / point_bytes, 8 * panel)), panel)
+        s.rows = panels_of(min(n / 32.0, TASK / (cost * s.cols)), panel)
+        if s.rows * s.cols * cost > 10 * TASK:
+            s.cols = panels_of(10 * TASK / (cost * s.rows), panel)
+        s.row_blocks = (n + s.rows - 1) // s.rows
+        s.col_blocks = (m + s.cols - 1) // s.cols
+        s.lanes = min(s.col_blocks, (31 + s.row_blocks) // s.row_blocks)
+        s.rounds = (s.col_blocks + s.lanes - 1) // s.lanes
+        s.lanes = (s.col_blocks + s.rounds - 1) // s.rounds
+        s.tasks = s.row_blocks * s.lanes
+        return s
+    per = max(n, m)
+    s.rows = panels_of(min(max(per / 48.0, sqrt(TASK / 4 / cost)), sqrt(10 * TASK / cost)), panel)
+    s.rows = max(s.rows, min(4 * panel, panels_of(per / 8.0, panel)))
+    if kind == TOURNAMENT:
+        # A number of blocks that leaves all of few threads busy in each round.
+        s.row_blocks = ((per + s.rows - 1) // s.rows + 3) // 4 * 4
+        s.rows = panels_of((per + s.row_blocks - 1) // s.row_blocks, panel)
+    s.cols = s.rows
+    s.row_blocks = (n + s.rows - 1) // s.rows
+    s.col_blocks = (m + s.cols - 1) // s.cols
+    s.lanes = 1
+    if kind == TOURNAMENT:
+        # An odd number gets one more, which is empty; the last round is the diagonal.
+        s.rounds = (s.row_blocks + 1) // 2 * 2
+        s.tasks = s.row_blocks
+    else:
+        s.rounds = s.tasks = max(s.row_blocks, s.col_blocks)
+    return s
+
+
+cdef bint meet(
+    const Schedule *s, Py_ssize_t turn, Py_ssize_t task, Py_ssize_t *i, Py_ssize_t *j
+) noexcept nogil:
+    """The blocks of rows and columns of a task; whether there are any."""
+    cdef Py_ssize_t even = s.rounds, a, b
+    if s.kind == RECTANGLE:
+        i[0] = task // s.lanes
+        j[0] = task % s.lanes * s.rounds + turn
+    elif s.kind == SQUARE:
+        i[0] = task
+        j[0] = (task + turn) % s.rounds
+    elif turn == even - 1:
+        i[0] = j[0] = task
+    else:
+        if task >= even // 2:
+            return False
+        a = even - 1 if task == 0 else (turn + task) % (even - 1)
+        b = turn if task == 0 else (turn - task + even - 1) % (even - 1)
+        i[0] = min(a, b)
+        j[0] = max(a, b)
+    return i[0] < s.row_blocks and j[0] < s.col_blocks
+
+
+cdef class Watch:
+    """Looks at signals about every LOOK nanoseconds."""
+
+    cdef double before
+
+    def __cinit__(self):
+        self.before = perf_counter_ns()
+
+    cdef int look(self) except -1:
+        cdef double now = perf_counter_ns()
+        if now - self.before > LOOK:
+            self.before = now
+            PyErr_CheckSignals()
+        return 0
+
+
+cdef void widen_weights(
+    const kd_table *table, Program program, Py_ssize_t d, size_t point, char *to
+) except *:
+    cdef const double[::1] w
+    cdef Py_ssize_t k
+    for k in range(program.c.n_inv):
+        if program.weights[k] is None:
+            table.widen(NULL, d, to + k * point)
+        elif d > 0:
+            w = program.weights[k]
+            table.widen(&w[0], d, to + k * point)
+
+
+cdef size_t padded_bytes(Py_ssize_t d, Py_ssize_t real_bytes) noexcept:
+    cdef Py_ssize_t pad = KD_PAD_BYTES // real_bytes
+    return ((d + pad - 1) // pad * pad + pad) * real_bytes
+
+
+cdef double pair_cost(Program program, Py_ssize_t d, int rows, int cols, Py_ssize_t k) noexcept:
+    """Rough nanoseconds for a pair of points in a product."""
+    cdef double size = components(rows, d) + components(cols, d)
+    cdef int m = program.c.n_inv
+    cdef double cost = 1 + 0.1 * program.c.n_instr + 0.05 * d * m
+    if (rows | cols) & 4 or m > 1:
+        size = m * (size + m * d)
+    if program.callbacks:
+        cost += 1000
+    return cost + 0.05 * k * size
+
+
+cdef class Side:
+    """Points of one side of a product, in panels, with a functional.
+
+    Parameters
+    ----------
+    points, directions : ndarray of shape (panels, D, panel)
+        Made by `aligned`; the directions are the points themselves if there are none.
+    n : int
+    parts : int
+        Parts of the functional as bits: 1 value, 2 gradient, 4 Hessian.
+    directional : bool
+        In contractions: whether the functional is one number, the directions times the gradient.
+    """
+
+    cdef Buffer points_buffer, directions_buffer
+    cdef readonly object points, directions
+    cdef readonly Py_ssize_t n, d, item
+    cdef readonly int parts
+    cdef readonly bint directional
+
+    def __cinit__(self, points, directions, Py_ssize_t n, int parts, bint directional=False):
+        self.points = points
+        self.directions = directions
+        self.points_buffer = Buffer(points)
+        self.directions_buffer = Buffer(directions)
+        self.n = n
+        self.d = points.shape[1]
+        self.item = self.points_buffer.view.itemsize
+        self.parts = parts
+        self.directional = directional
+
+    cdef void fill(self, kd_side *side) noexcept:
+        side.n = self.n
+        side.points = self.points_buffer.view.buf
+        side.directions = self.directions_buffer.view.buf
+        side.parts = self.parts
+        side.directional = self.directional
+
+
+def product(Program program, Side rows, Side cols, col_vectors, row_vectors, row_sums, col_sums,
+            bint total=False):
+    """Multiply the covariance of two functionals, and perhaps its transpose, by vectors.
+
+    Parameters
+    ----------
+    program : Program
+    rows, cols : Side
+        One and the same for a symmetric covariance: the pairs of points are gone through once.
+    col_vectors : ndarray of shape (K, panels, components, panel)
+        Zero beyond the last point; what is multiplied.
+    row_vectors : ndarray or None
+        What the transpose is multiplied by.
+    row_sums, col_sums : ndarray
+        Of the shapes of the vectors, and zero: the products are added. col_sums may be None.
+    total : bool
+        Whether this is part of a total derivative, by points that are both rows and columns.
+    """
+    cdef Buffer vb = Buffer(col_vectors), ub, sb = Buffer(row_sums, True), tb
+    cdef kd_product call
+    cdef Py_ssize_t item = rows.item, d = rows.d, panel = KD_PANEL_BYTES // item
+    cdef const kd_table *table = kd_get_table(isa(), <int> item)
+    cdef bint symmetric = rows is cols, both = row_vectors is not None
+    memset(&call, 0, sizeof(call))
+    call.prog = &program.c
+    call.d = d
+    call.k = vb.view.shape[0]
+    rows.fill(&call.side[0])
+    cols.fill(&call.side[1])
+    call.side[1].in_ = vb.view.buf
+    call.side[0].out = sb.view.buf
+    if symmetric:
+        call.side[0].in_ = vb.view.buf
+        call.side[1].out = sb.view.buf
+    elif both:
+        ub = Buffer(row_vectors)
+        tb = Buffer(col_sums, True)
+        call.side[0].in_ = ub.view.buf
+        call.side[1].out = tb.view.buf
+    call.total = total
+    call.n_rough = <int32_t> program.n_rough
+    call.rough = program.rough
+    cdef Py_ssize_t row_size = components(rows.parts, d), col_size = components(cols.parts, d)
+    if rows.n == 0 or cols.n == 0 or call.k == 0 or row_size == 0 or col_size == 0:
+        return
+    cdef double cost = pair_cost(program, d, rows.parts, cols.parts, call.k)
+    cdef int kind = TOURNAMENT if symmetric else SQUARE if both else RECTANGLE
+    cdef Schedule s = make_schedule(
+        kind, rows.n, cols.n, cost * (1 + (kind != RECTANGLE)), panel,
+        item * max(1, d + call.k * min(col_size, 1 + d)))
+    cdef int threads = max_threads() if cost * rows.n * cols.n > PARALLEL else 1
+    cdef size_t point = padded_bytes(d, item)
+    cdef size_t work_bytes = lines(table.product_work_bytes(&call))
+    cdef Py_ssize_t row_panels = (rows.n + panel - 1) // panel
+    cdef Py_ssize_t col_panels = (cols.n + panel - 1) // panel
+    cdef Py_ssize_t size = call.k * row_panels * row_size * panel
+    cdef Workspace space = Workspace(
+        program.c.n_inv * point + threads * work_bytes + lines((s.lanes - 1) * size * item))
+    cdef char *weights = <char *> space.take(program.c.n_inv * point)
+    cdef char *work = <char *> space.take(threads * work_bytes)
+    # Sums of the first lane go where they belong.
+    cdef char *others = <char *> space.take(0) - size * item
+    widen_weights(table, program, d, point, weights)
+    call.weights = weights
+    cdef Py_ssize_t turn, first, last, t, i, j, e
+    cdef Py_ssize_t batch = clip(threads * FIRST_LOOK / (cost * s.rows * s.cols), threads, s.tasks)
+    cdef bint twice
+    cdef void *out
+    cdef Watch watch = Watch()
+    global threads_used
+    threads_used = threads_used or threads > 1
+    for turn in range(s.rounds):
+        first = 0
+        while first < s.tasks:
+            last = min(s.tasks, first + batch)
+            with nogil:
+                for t in prange(first, last, num_threads=threads, schedule="dynamic"):
+                    i = j = 0
+                    if meet(&s, turn, t, &i, &j):
+                        twice = kind == SQUARE or (kind == TOURNAMENT and i != j)
+                        out = call.side[0].out
+                        if s.lanes > 1 and t % s.lanes > 0:
+                            out = others + t % s.lanes * size * item
+                        table.product(&call, i * s.rows, min((i + 1) * s.rows, row_panels * panel),
+                                      j * s.cols, min((j + 1) * s.cols, col_panels * panel),
+                                      twice, out, work + threadid() * work_bytes)
+            first = last
+            watch.look()
+            program.check()
+    if s.lanes > 1:
+        lanes = <char[:(s.lanes - 1) * size * item]> (others + size * item)
+        parts = np.asarray(lanes).view(row_sums.dtype).reshape(s.lanes - 1, -1)
+        flat = row_sums.reshape(-1)
+        for e in range(s.lanes - 1):
+            flat += parts[e]
+    table.product_finish(&call, 0, both or symmetric, 0, row_panels)
+    if both and not symmetric:
+        table.product_finish(&call, 1, True, 0, col_panels)
+
+
+def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps, u, v,
+             int triangle, sums):
+    """Contract derivatives of a covariance of values and gradients with weights of its entries.
+
+    Parameters
+    ----------
+    program : Program
+        If there are no heads, of an order one more than that of the covariance.
+    heads : list of (jet, weights)
+        For each of them one derivative, or D of them; see ``src/kd.h``. Empty: derivatives by the
+        points of the rows.
+    rows, cols : Side
+    w : ndarray or None
+        The weights; entries are found by what follows.
+    starts : (int, int)
+        The row and the column of `w` at which the functionals' entries begin.
+    at : (ndarray, ndarray) or None
+        If entries are missing: the row, or column, of `w` for each point and component, -1 for
+        none, of type int64 and shape (points rounded up to panels, components).
+    steps : (int, int)
+        Elements of `w` between rows, and between columns.
+    u, v : ndarray of shape (K, panels, components, panel) or None
+        If there is no `w`, it is the product of these.
+    triangle : int
+        0: all pairs. 1 and 2: `w` is symmetric, and its lower triangle is read; 1: all pairs; 2:
+        those of the triangle, on behalf of all.
+    sums : ndarray of shape (1, panels, D, panel) or None
+        Where derivatives by points are added.
+
+    Returns
+    -------
+    ndarray of shape (number of derivatives,)
+    """
+    cdef Buffer wb, ab, bb, ub, vb, sb
+    cdef kd_contraction call
+    cdef Py_ssize_t item = rows.item, d = rows.d, panel = KD_PANEL_BYTES // item, n_results = 0
+    cdef const kd_table *table = kd_get_table(isa(), <int> item)
+    memset(&call, 0, sizeof(call))
+    call.prog = &program.c
+    call.d = d
+    rows.fill(&call.side[0])
+    cols.fill(&call.side[1])
+    if w is not None:
+        # Not the buffer protocol, which would refuse Fortran order.
+        call.w = <const void *> <uintptr_t> w.ctypes.data
+        call.row_start, call.col_start = starts
+        if at is not None:
+            ab = Buffer(at[0])
+            bb = Buffer(at[1])
+            call.row_at = <const int64_t *> ab.view.buf
+            call.col_at = <const int64_t *> bb.view.buf
+        call.row_step, call.col_step = steps
+    else:
+        ub = Buffer(u)
+        vb = Buffer(v)
+        call.k = ub.view.shape[0]
+        call.side[0].in_ = ub.view.buf
+        call.side[1].in_ = vb.view.buf
+    if sums is not None:
+        sb = Buffer(sums, True)
+        call.side[0].out = sb.view.buf
+    call.triangle = triangle
+    call.n_rough = <int32_t> program.n_rough
+    call.rough = program.rough
+    for _, head_weights in heads:
+        n_results += 1 if head_weights is None else d
+    cdef Py_ssize_t row_size = components(rows.parts, d), col_size = components(cols.parts, d)
+    if rows.n == 0 or cols.n == 0 or row_size == 0 or col_size == 0:
+        return np.zeros(n_results)
+    cdef int m = program.c.n_inv
+    cdef double cost = (
+        pair_cost(program, d, rows.parts, cols.parts, 1) + (0.3 + 0.1 * m) * row_size * col_size
+        + 0.2 * n_results
+    )
+    cdef Schedule s = make_schedule(RECTANGLE, rows.n, cols.n, cost, panel, item * max(1, d))
+    cdef int threads = max_threads() if cost * rows.n * cols.n > PARALLEL else 1
+    cdef size_t point = padded_bytes(d, item)
+    cdef Py_ssize_t row_panels = (rows.n + panel - 1) // panel
+    cdef Py_ssize_t col_panels = (cols.n + panel - 1) // panel
+    cdef Py_ssize_t size = row_panels * d * panel if sums is not None else 0
+    cdef Py_ssize_t n_heads = len(heads)
+    call.n_heads = <int32_t> n_heads
+    cdef size_t of_heads = lines(n_heads * sizeof(kd_head)), of_jets = 0
+    for jet, _ in heads:
+        of_jets += lines(len(jet) * sizeof(int32_t)) + point
+    # Work is only known when the heads are.
+    cdef Workspace heads_space = Workspace(of_heads + of_jets + m * point)
+    cdef kd_head *head = <kd_head *> heads_space.take(of_heads)
+    cdef char *weights = <char *> heads_space.take(m * point)
+    cdef int32_t *table_of_jets
+    cdef char *of_head
+    cdef const double[::1] hw
+    cdef Py_ssize_t h, q
+    for h in range(n_heads):
+        jet, head_weights = heads[h]
+        table_of_jets = <int32_t *> heads_space.take(lines(len(jet) * sizeof(int32_t)))
+        for q in range(len(jet)):
+            table_of_jets[q] = jet[q]
+        head[h].jet = table_of_jets
+        head[h].weights = NULL
+        of_head = <char *> heads_space.take(point)
+        if head_weights is not None:
+            hw = head_weights
+            if d > 0:
+                table.widen(&hw[0], d, of_head)
+            head[h].weights = of_head
+    call.heads = head
+    widen_weights(table, program, d, point, weights)
+    call.weights = weights
+    cdef size_t work_bytes = lines(table.contraction_work_bytes(&call))
+    results = np.zeros((s.rounds * s.tasks, n_results))
+    cdef double[:, ::1] result = results
+    cdef Workspace space = Workspace(threads * work_bytes + lines((s.lanes - 1) * size * item))
+    cdef char *work = <char *> space.take(threads * work_bytes)
+    cdef char *others = <char *> space.take(0) - size * item
+    cdef Py_ssize_t turn, first, last, t, i, j, e
+    cdef Py_ssize_t batch = clip(threads * FIRST_LOOK / (cost * s.rows * s.cols), threads, s.tasks)
+    cdef kd_contraction *mine
+    cdef kd_contraction *calls = <kd_contraction *> calloc(s.lanes, sizeof(kd_contraction))
+    if calls == NULL:
+        raise MemoryError("no memory for a contraction")
+    for e in range(s.lanes):
+        calls[e] = call
+        if e:
+            calls[e].side[0].out = others + e * size * item
+    cdef Watch watch = Watch()
+    global threads_used
+    threads_used = threads_used or threads > 1
+    try:
+        for turn in range(s.rounds):
+            first = 0
+            while first < s.tasks:
+                last = min(s.tasks, first + batch)
+                with nogil:
+                    for t in prange(first, last, num_threads=threads, schedule="dynamic"):
+                        i = j = 0
+                        if meet(&s, turn, t, &i, &j) and not (
+                            triangle == KD_ONCE and (j + 1) * s.cols <= i * s.rows
+                        ):
+                            mine = &calls[t % s.lanes]
+                            table.contract(
+                                mine, i * s.rows, min((i + 1) * s.rows, row_panels * panel),
+                                j * s.cols, min((j + 1) * s.cols, col_panels * panel),
+                                &result[turn * s.tasks + t, 0] if n_results else NULL,
+                                work + threadid() * work_bytes)
+                first = last
+                watch.look()
+                program.check()
+    finally:
+        free(calls)
+    if sums is not None and s.lanes > 1:
+        lanes = <char[:(s.lanes - 1) * size * item]> (others + size * item)
+        parts = np.asarray(lanes).view(sums.dtype).reshape(s.lanes - 1, -1)
+        flat = sums.reshape(-1)
+        for e in range(s.lanes - 1):
+            flat += parts[e]
+    return results.sum(axis=0)
 
 
 def jets(Program program, a):

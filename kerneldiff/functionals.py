@@ -287,6 +287,17 @@ def check_functionals(value: Any, name: str) -> list[Functional]:
     return list(items)
 
 
+def common_columns(functionals: list[Functional]) -> int:
+    """Return the number of columns of all points, or raise ValueError if there are several."""
+    columns = {f.X.shape[1] for f in functionals}
+    if len(columns) > 1:
+        raise ValueError(
+            f"the points of the functionals have {sorted(columns)} columns; all must have the same "
+            "number."
+        )
+    return columns.pop()
+
+
 FUNCTIONALS = (Value, Gradient, ValueGradient, Directional, Hessian, Laplacian)
 
 
@@ -374,13 +385,7 @@ def covariance(
     symmetric = cols is None
     rows = check_functionals(rows, "rows")
     cols = rows if symmetric else check_functionals(cols, "cols")
-    columns = {f.X.shape[1] for f in (*rows, *cols)}
-    if len(columns) > 1:
-        raise ValueError(
-            f"the points of the functionals have {sorted(columns)} columns; all must have the same "
-            "number."
-        )
-    d = columns.pop()
+    d = common_columns([*rows, *cols])
     term = kernels.read(kernel, d)
     check_smooth(kernel, term, rows, cols)
     arrays = [a for f in (*rows, *cols) for a in (f.X, f.V) if a is not None]

@@ -122,6 +122,58 @@ typedef struct {
     const kd_rough *rough;
 } kd_call;
 
+/* One side of a product. Points and vectors stand in panels: (ceil(n / panel), components, panel),
+ * points padded with the last of them, vectors with zeros; several vectors one after the other. */
+typedef struct {
+    ptrdiff_t n;
+    const void *points, *directions; /* directions are the points themselves if there are none */
+    int32_t parts;       /* of the functional, as bits: 1 value, 2 gradient, 4 Hessian */
+    int32_t directional; /* in contractions: it is one number, directions . gradient */
+    const void *in;      /* what the functional's entries are multiplied by */
+    void *out;           /* where sums over the other side go */
+} kd_side;
+
+/* The product of the covariance of rows and columns with k vectors; with `both`, that of its
+ * transpose too. */
+typedef struct {
+    const kd_program *prog;
+    ptrdiff_t d, k;
+    kd_side side[2];     /* rows, columns */
+    const void *weights; /* as in kd_call */
+    int32_t total;       /* a total derivative: that of a point with itself does exist */
+    int32_t n_rough;
+    const kd_rough *rough;
+} kd_product;
+
+/* A derivative of a kernel by hyperparameters: its jets; and weights w if it stands for d of them,
+ * -2 w_a (x_a - y_a)^2 times the kernel of these jets. */
+typedef struct {
+    const int32_t *jet;
+    const void *weights;
+} kd_head;
+
+/* Which pairs count: all; or, for a symmetric W of which the lower triangle is read, all, or those
+ * with j >= i and the others with them. */
+enum { KD_ALL, KD_SYMMETRIC, KD_ONCE };
+
+/* The sum over pairs of W with derivatives of a covariance; W is an array, or the product of the
+ * vectors of both sides. Without heads, derivatives by the points of the rows. */
+typedef struct {
+    const kd_program *prog;
+    ptrdiff_t d, k;
+    kd_side side[2];
+    const void *weights;
+    const void *w;                  /* or NULL */
+    ptrdiff_t row_start, col_start; /* where the functionals' entries begin in W */
+    const int64_t *row_at, *col_at; /* or rows and columns of W by point and component; -1: none */
+    ptrdiff_t row_step, col_step;   /* elements between rows and columns of W */
+    int32_t triangle;
+    int32_t n_heads;
+    const kd_head *heads;
+    int32_t n_rough;
+    const kd_rough *rough;
+} kd_contraction;
+
 /* tanh basis: x (n, d), w (d + 1, k) with the biases last. */
 typedef struct {
     ptrdiff_t n, d, k;
@@ -148,6 +200,17 @@ typedef struct {
     /* All derivatives for n sets of invariants: a (n_inv, n), out (number of jets, n).  For work,
      * see work_bytes. */
     void (*jets)(const kd_program *prog, const void *a, ptrdiff_t n, void *out, void *work);
+    /* Rows [i0, i1) against columns [j0, j1), all four whole panels.  Adds to `out`, which stands
+     * for the rows' side[0].out; with `both`, also to the columns' side[1].out. */
+    size_t (*product_work_bytes)(const kd_product *call);
+    void (*product)(const kd_product *call, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, ptrdiff_t j1,
+                    int both, void *out, void *work);
+    /* Ends all products of a side, panels [p0, p1). */
+    void (*product_finish)(const kd_product *call, int side, int both, ptrdiff_t p0, ptrdiff_t p1);
+    /* Likewise; adds to results, or without heads to side[0].out. */
+    size_t (*contraction_work_bytes)(const kd_contraction *call);
+    void (*contract)(const kd_contraction *call, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0,
+                     ptrdiff_t j1, double *results, void *work);
     void (*tanh)(const kd_tanh_call *call, ptrdiff_t i0, ptrdiff_t i1, void *work);
     /* Function `which` of vmath.h, element by element, so that its errors can be measured; p is
      * the second argument of those that take one. */

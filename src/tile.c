@@ -9,7 +9,7 @@
  *   operation   lanes are dimensions, one pair after the other.  Vectors may spill over the end of
  *               what they write: what follows is written later.  So the last stop before memory is
  *               a small buffer (a sink), which also lets us store whole cache lines past the
- * caches.
+ *               caches.
  */
 #include "kd.h"
 
@@ -159,43 +159,53 @@ INLINE real *sink_room(sink *k, ptrdiff_t n) {
 
 /* ------------------------------------------------------------------------ invariants --- */
 
+/* Vectors of columns worked on at once: as many sums for KD_ROWS rows as registers hold. */
+enum { AT_ONCE = KD_VEC_BYTES == 64 ? 4 : 2, VPP = PANEL / VL };
+
+/* Where vector v of those that begin with a panel stands; panels are `step` apart. */
+INLINE ptrdiff_t vector_at(int v, ptrdiff_t step) { return v / VPP * step + v % VPP * VL; }
+
+INLINE void invariant_vectors(const real *const x[KD_ROWS], const real *y, ptrdiff_t d0,
+                              ptrdiff_t d1, ptrdiff_t d, const real *w, int dot, int plain, int nv,
+                              real *out, ptrdiff_t ld) {
+    vec acc[KD_ROWS][AT_ONCE];
+    for (int r = 0; r < KD_ROWS; r++)
+        for (int v = 0; v < nv; v++) acc[r][v] = (vec){0};
+    for (ptrdiff_t a = d0; a < d1; a++)
+        for (int v = 0; v < nv; v++) {
+            const vec ya = *(const vec *)(y + a * PANEL + vector_at(v, d * PANEL));
+            for (int r = 0; r < KD_ROWS; r++) {
+                const real xa = x[r][a];
+                if (dot)
+                    acc[r][v] += (plain ? xa : w[a] * xa) * ya;
+                else {
+                    const vec t = ya - xa;
+                    acc[r][v] += (plain ? t : w[a] * t) * t;
+                }
+            }
+        }
+    for (int r = 0; r < KD_ROWS; r++)
+        for (int v = 0; v < nv; v++) {
+            vec *o = (vec *)(out + r * ld + v * VL);
+            *o = d0 ? *o + acc[r][v] : acc[r][v];
+        }
+}
+
 /* The strip's invariants: rows x[0..3] against np panels; out[r * ld + column].  Differences are
  * formed directly, so that an offset common to all points costs no digits; blocks of DBLOCK terms
  * are summed apart, so that the error grows with DBLOCK + d / DBLOCK instead of d. */
 INLINE void invariant_body(const real *const x[KD_ROWS], const real *panels, ptrdiff_t np,
                            ptrdiff_t d, const real *w, int dot, int plain, real *out,
                            ptrdiff_t ld) {
-    enum { VPP = PANEL / VL };
     for (ptrdiff_t d0 = 0; d0 < d || d0 == 0; d0 += DBLOCK) {
         const ptrdiff_t d1 = d0 + DBLOCK < d ? d0 + DBLOCK : d;
-        for (ptrdiff_t p = 0; p < np; p++) {
-            for (int v = 0; v < VPP; v += 2) {
-                vec acc[KD_ROWS][2];
-                const real *y = panels + p * d * PANEL + v * VL;
-                for (int r = 0; r < KD_ROWS; r++) acc[r][0] = acc[r][1] = (vec){0};
-                for (ptrdiff_t a = d0; a < d1; a++) {
-                    const vec y0 = *(const vec *)(y + a * PANEL);
-                    const vec y1 = *(const vec *)(y + a * PANEL + VL);
-                    for (int r = 0; r < KD_ROWS; r++) {
-                        const real xa = x[r][a];
-                        if (dot) {
-                            const real wx = plain ? xa : w[a] * xa;
-                            acc[r][0] += wx * y0;
-                            acc[r][1] += wx * y1;
-                        } else {
-                            const vec t0 = y0 - xa, t1 = y1 - xa;
-                            acc[r][0] += (plain ? t0 : w[a] * t0) * t0;
-                            acc[r][1] += (plain ? t1 : w[a] * t1) * t1;
-                        }
-                    }
-                }
-                for (int r = 0; r < KD_ROWS; r++) {
-                    vec *o = (vec *)(out + r * ld + p * PANEL + v * VL);
-                    if (d0) acc[r][0] += o[0], acc[r][1] += o[1];
-                    o[0] = acc[r][0], o[1] = acc[r][1];
-                }
-            }
-        }
+        ptrdiff_t v = 0;
+        for (; v + AT_ONCE <= np * VPP; v += AT_ONCE)
+            invariant_vectors(x, panels + v / VPP * d * PANEL + v % VPP * VL, d0, d1, d, w, dot,
+                              plain, AT_ONCE, out + v * VL, ld);
+        for (; v < np * VPP; v += 2)
+            invariant_vectors(x, panels + v / VPP * d * PANEL + v % VPP * VL, d0, d1, d, w, dot,
+                              plain, 2, out + v * VL, ld);
     }
 }
 
@@ -220,6 +230,28 @@ static void invariant_bilinear(const kd_invariant *inv, const real *const x[KD_R
                 }
                 *(vec *)(out + r * ld + p * PANEL + q) = acc;
             }
+}
+
+/* Any invariant. */
+static void invariant_of(const kd_invariant *inv, const real *const x[KD_ROWS],
+                         const real *const u[KD_ROWS], const real *y, const real *v, ptrdiff_t np,
+                         ptrdiff_t d, const real *w, real *out, ptrdiff_t ld) {
+    switch (inv->kind * 2 + inv->plain) {
+    case KD_SQDIST * 2:
+        invariant_body(x, y, np, d, w, 0, 0, out, ld);
+        break;
+    case KD_SQDIST * 2 + 1:
+        invariant_body(x, y, np, d, w, 0, 1, out, ld);
+        break;
+    case KD_DOT * 2:
+        invariant_body(x, y, np, d, w, 1, 0, out, ld);
+        break;
+    case KD_DOT * 2 + 1:
+        invariant_body(x, y, np, d, w, 1, 1, out, ld);
+        break;
+    default:
+        invariant_bilinear(inv, x, u, y, v, np, d, w, out, ld);
+    }
 }
 
 /* ------------------------------------------------------------------------------ jets --- */
@@ -1282,25 +1314,8 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
                 ur[r] = u + (i + (r < rows ? r : rows - 1)) * d;
             }
             for (ptrdiff_t l = 0; l < m; l++) {
-                const kd_invariant *inv = &prog->inv[l];
-                const real *wl = w + l * dp, *pb = panels + jb * d;
-                real *out = bufs + l * stride;
-                switch (inv->kind * 2 + inv->plain) {
-                case KD_SQDIST * 2:
-                    invariant_body(xr, pb, np, d, wl, 0, 0, out, ld);
-                    break;
-                case KD_SQDIST * 2 + 1:
-                    invariant_body(xr, pb, np, d, wl, 0, 1, out, ld);
-                    break;
-                case KD_DOT * 2:
-                    invariant_body(xr, pb, np, d, wl, 1, 0, out, ld);
-                    break;
-                case KD_DOT * 2 + 1:
-                    invariant_body(xr, pb, np, d, wl, 1, 1, out, ld);
-                    break;
-                default:
-                    invariant_bilinear(inv, xr, ur, pb, v_panels + jb * d, np, d, wl, out, ld);
-                }
+                invariant_of(&prog->inv[l], xr, ur, panels + jb * d, v_panels + jb * d, np, d,
+                             w + l * dp, bufs + l * stride, ld);
             }
             run_program(prog, bufs, stride, rows * ld);
             for (ptrdiff_t r = 0; r < rows; r++) {
@@ -1366,6 +1381,10 @@ static void pack(const void *y_, ptrdiff_t m, ptrdiff_t d, ptrdiff_t p0, ptrdiff
         }
     }
 }
+
+#include "products.h"
+
+#include "contractions.h"
 
 /* ---------------------------------------------------------------------- tanh basis --- */
 
@@ -1474,6 +1493,11 @@ const kd_table KD_CAT4(kd_table_, KD_ISA, KD_SUFFIX, ) = {
     .widen = widen,
     .pack = pack,
     .tensor = tensor,
+    .product_work_bytes = product_work_bytes,
+    .product = product,
+    .product_finish = product_finish,
+    .contraction_work_bytes = contraction_work_bytes,
+    .contract = contract,
     .tanh = tanh_rows,
     .vmath = vmath,
     .fill = fill,

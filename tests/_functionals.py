@@ -3,6 +3,8 @@
 A module of its own, because processes of their own import it: no pytest, no mpmath.
 """
 
+import copy
+
 import numpy as np
 from sklearn.gaussian_process.kernels import RBF, DotProduct, RationalQuadratic
 
@@ -52,3 +54,15 @@ def two(D):
     """A kernel of two invariants, one of them anisotropic, that has all derivatives."""
     scales = np.geomspace(0.6, 1.9, D) if D > 1 else 0.6
     return RBF(scales * D**0.5) * DotProduct(0.4) + 0.3 * RationalQuadratic(D**0.5)
+
+
+def wide(side):
+    """The same functionals at the same points in long double."""
+    if side is None:
+        return None
+    if isinstance(side, list):
+        return [wide(functional) for functional in side]
+    side = copy.copy(side)
+    side.X = side.X.astype(np.longdouble)
+    side.V = None if side.V is None else side.V.astype(np.longdouble)
+    return side

@@ -26,9 +26,11 @@ hessian_diag and for D = 1, the Kronecker term w_a k is counted among the entrie
 """
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,3 +186,57 @@ def run_python(code, *arguments, isa=None, threads=None, timeout=120):
     )
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def report_interrupt(call):
+    """Make a call that Ctrl-C ends, and print when it has; for `assert_interruptible`."""
+    # Shells start jobs in the background with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("ready", flush=True)
+    try:
+        call()
+        print("finished")
+    except KeyboardInterrupt:
+        print(time.monotonic())
+
+
+def assert_interruptible(code, *arguments, isa=None, threads=None):
+    """Check that a signal ends a call within a second, from wherever it is.
+
+    The code, run in a process of its own, passes the call to `report_interrupt`. It takes ten
+    seconds or more, and what comes before the compiled loops is done in a few milliseconds.
+    """
+    with subprocess.Popen(
+        command(code, *arguments),
+        env=environment(isa=isa, threads=threads),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+            time.sleep(0.5)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            said, complaints = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0, complaints
+    assert said != "finished\n"
+    # Not a speed, but a promise. The clock is the same for all processes; a second on top of the
+    # promised one, for a machine that is busy with other things.
+    assert float(said) - sent < 2
+
+
+def peak_growth(call):
+    """How many bytes this process grows by while a call lasts, at most; and its result (Linux)."""
+
+    def status(name):
+        with open("/proc/self/status") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # forget the peak so far
+    before = status("VmRSS")
+    result = call()
+    return status("VmHWM") - before, result

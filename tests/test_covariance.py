@@ -6,18 +6,15 @@ Errors are compared with the bounds of `_bounds`, entry by entry: see there for 
 import copy
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import scipy.linalg
 from _bounds import UNIT, assert_within, bounds, covariance_bounds
-from _functionals import NAMES, ORDERS, functionals, meet, two
+from _functionals import NAMES, ORDERS, functionals, meet, two, wide
 from _oracles import REGISTRY, ard, exact, kernel_trees, mp_covariance
-from _support import DTYPES, command, environment, run_python
+from _support import DTYPES, assert_interruptible, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process.kernels import (
@@ -47,18 +44,6 @@ from kerneldiff import (
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, maps memory as on Linux")
-
-
-def wide(side):
-    """The same functionals at the same points in long double."""
-    if side is None:
-        return None
-    if isinstance(side, list):
-        return [wide(functional) for functional in side]
-    side = copy.copy(side)
-    side.X = side.X.astype(np.longdouble)
-    side.V = None if side.V is None else side.V.astype(np.longdouble)
-    return side
 
 
 def expected(kernel, rows, cols=None, dtype="float64"):
@@ -665,14 +650,11 @@ def test_touches_nothing_beside_the_arrays(isa, dtype):
 PEAK = """
 import sys
 import numpy as np
+from _support import peak_growth
 from kerneldiff import (
     Directional, Gradient, Hessian, Laplacian, Value, ValueGradient, covariance
 )
 from sklearn.gaussian_process.kernels import RBF, DotProduct
-
-def status(name):
-    with open("/proc/self/status") as lines:
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 def normal(n, d, dtype=np.float64):
     return np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
@@ -703,11 +685,8 @@ if sys.argv[2] == "lower":
 covariance(kernel, [type(row)(row.X[:2], **({"V": row.V[:2]} if row.V is not None else {}))
                     for row in rows[:1]])
 covariance(one, ValueGradient(X[:300]))
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # forget the peak
-before = status("VmRSS")
-matrix = covariance(kernel, rows, out=out)
-print(status("VmHWM") - before - (matrix.nbytes if out is None else 0))
+grown, matrix = peak_growth(lambda: covariance(kernel, rows, out=out))
+print(grown - (matrix.nbytes if out is None else 0))
 """
 
 
@@ -728,8 +707,8 @@ def test_peak_memory(case, out):
 
 # Cases that would take minutes, in outputs larger than any memory: see test_threads.
 INTERRUPTED = f"""
-import signal
 {CASES}
+from _support import report_interrupt
 from kerneldiff import Gradient, Hessian, Laplacian, ValueGradient, covariance
 from sklearn.gaussian_process.kernels import DotProduct
 
@@ -748,14 +727,7 @@ out = huge((size, size), np.float64)
 if sys.argv[2] == "lower":
     out = out.T
 covariance(kernel, ValueGradient(ones(500, 3)))
-# Shells start jobs in the background with the signal ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-print("ready", flush=True)
-try:
-    covariance(kernel, rows, out=out)
-    print("finished")
-except KeyboardInterrupt:
-    print(time.monotonic())
+report_interrupt(lambda: covariance(kernel, rows, out=out))
 # The library is as usable as before.
 from kerneldiff import _reference
 rows = ValueGradient(np.random.default_rng(0).normal(size=(60, 3)))
@@ -772,28 +744,8 @@ assert np.abs(covariance(RBF(), rows) - _reference.covariance(RBF(), rows)).max(
     ],
 )
 def test_ctrl_c(case, out):
-    """The signal ends a call within a second, from wherever it is."""
-    with subprocess.Popen(
-        command(INTERRUPTED, case, out),
-        # The slowest instruction set: what it does between two looks at signals takes longest.
-        env=environment(isa="baseline"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout.readline() == "ready\n", process.stderr.read()
-            # Into the call, see test_threads.
-            time.sleep(0.5)
-            sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            said, complaints = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 0, complaints
-    assert said != "finished\n"
-    # Not a speed, but a promise; a second on top, for a machine that is busy with other things.
-    assert float(said) - sent < 2
+    # The slowest instruction set: what it does between two looks at signals takes longest.
+    assert_interruptible(INTERRUPTED, case, out, isa="baseline")
 
 
 # --------------------------------------------------------------------------------------------------

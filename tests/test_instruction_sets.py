@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from _cases import TANH, TENSORS, tanh_inputs, tensor_inputs
+from _products import WORK
 from _support import KERNELS, OPERATIONS, assert_right, run_python
 from test_tanh import assert_basis_right, assert_jacobian_right
 
@@ -61,6 +62,14 @@ def test_instruction_sets_agree(arrays, baseline, case):
     dtype = (TENSORS.get(case) or TANH[case])[-3 if case in TENSORS else -2]
     difference = np.abs(arrays[case] - baseline[case]).max()
     assert difference <= AGREEMENT[dtype] * np.abs(baseline[case]).max()
+
+
+@pytest.mark.parametrize("case", WORK)
+def test_products_agree(arrays, baseline, case):
+    """Sums of up to 5000 terms of either sign, a hundred times as large as they are together."""
+    agreement = AGREEMENT["float32" if "float32" in case else "float64"]
+    difference = np.abs(arrays[case] - baseline[case]).max()
+    assert difference <= 100 * agreement * np.abs(baseline[case]).max()
 
 
 def test_subnormals_survive_use(isa):

@@ -5,10 +5,7 @@ the bounds of `_bounds` hold for NumPy's functions as well.
 """
 
 import ctypes
-import signal
-import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,8 +17,7 @@ from _support import (
     DTYPES,
     OPERATIONS,
     SECOND,
-    command,
-    environment,
+    assert_interruptible,
     points,
     run_python,
 )
@@ -605,8 +601,9 @@ def test_one_kernel_in_several_threads():
 
 
 INTERRUPTED = """
-import signal, time
+import time
 import numpy as np, kerneldiff
+from _support import report_interrupt
 from test_own_kernels import Bump, assert_usable
 
 class Slow(Bump):
@@ -616,40 +613,14 @@ class Slow(Bump):
 
 X = np.random.default_rng(0).normal(size=(3000, 3))
 kerneldiff.kernel_matrix(Slow(), X[:9])
-# Shells start jobs in the background with the signal ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-print("ready", flush=True)
-try:
-    kerneldiff.kernel_matrix(Slow(), X)
-    print("finished")
-except KeyboardInterrupt:
-    print(time.monotonic())
+report_interrupt(lambda: kerneldiff.kernel_matrix(Slow(), X))
 assert_usable()
 """
 
 
 def test_ctrl_c():
-    """The signal ends a call within a second, whichever thread is in a jet then."""
-    with subprocess.Popen(
-        command(INTERRUPTED),
-        env=environment(threads=2),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout.readline() == "ready\n", process.stderr.read()
-            # Into the call, which takes a minute.
-            time.sleep(0.5)
-            sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            said, complaints = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 0, complaints
-    assert said != "finished\n"
-    # Not a speed, but a promise; a second on top, for a machine that is busy with other things.
-    assert float(said) - sent < 2
+    """Whichever thread is in a jet then."""
+    assert_interruptible(INTERRUPTED, threads=2)
 
 
 def test_same_bits_for_any_number_of_threads():

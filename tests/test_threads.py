@@ -6,17 +6,21 @@ fork is only dangerous after threads have been used, and a signal is for the who
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from _support import DTYPES, OPERATIONS, anisotropic, command, environment, points, run_python
+from _support import (
+    DTYPES,
+    OPERATIONS,
+    anisotropic,
+    assert_interruptible,
+    points,
+    run_python,
+)
 from threadpoolctl import threadpool_limits
 
 import kerneldiff
@@ -290,7 +294,7 @@ def test_forked_workers(way, before):
 # which is larger than any memory: the same 64 MiB are mapped again and again, one behind the other.
 # What is written there is of no interest.
 CASES = """
-import ctypes, functools, math, mmap, os, sys, time
+import ctypes, functools, math, mmap, os, sys
 import numpy as np
 import kerneldiff
 from sklearn.gaussian_process.kernels import RBF
@@ -350,19 +354,12 @@ cases = {
 """
 
 INTERRUPTED = f"""
-import signal
 {CASES}
+from _support import report_interrupt
 function, arguments, shape = cases[sys.argv[1]]()
 options = {{}} if shape is None else {{"out": huge(shape, arguments[0].dtype)}}
 kerneldiff.kernel_matrix(RBF(), ones(2000, 3))
-# Shells start jobs in the background with the signal ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-print("ready", flush=True)
-try:
-    function(*arguments, **options)
-    print("finished")
-except KeyboardInterrupt:
-    print(time.monotonic())
+report_interrupt(lambda: function(*arguments, **options))
 # The library is as usable as before.
 X = np.random.default_rng(0).normal(size=(300, 3))
 from kerneldiff import _reference
@@ -380,30 +377,8 @@ assert np.abs(kerneldiff.hessian(RBF(), X) - _reference.hessian(RBF(), X)).max()
     ],
 )
 def test_ctrl_c(case):
-    """The signal ends a call within a second, from wherever it is."""
-    with subprocess.Popen(
-        command(INTERRUPTED, case),
-        # The slowest instruction set: what it does between two looks at signals takes longest.
-        env=environment(isa="baseline"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout.readline() == "ready\n", process.stderr.read()
-            # Into the call: what comes before the compiled loops is done in a few milliseconds,
-            # and all cases take more than ten seconds.
-            time.sleep(0.5)
-            sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            said, complaints = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 0, complaints
-    assert said != "finished\n"
-    # Not a speed, but a promise. The clock is the same for all processes; a second on top of the
-    # promised one, for a machine that is busy with other things.
-    assert float(said) - sent < 2
+    # The slowest instruction set: what it does between two looks at signals takes longest.
+    assert_interruptible(INTERRUPTED, case, isa="baseline")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -414,11 +389,8 @@ PEAK = """
 import sys
 import numpy as np
 import kerneldiff
+from _support import peak_growth
 from sklearn.gaussian_process.kernels import RBF
-
-def status(name):
-    with open("/proc/self/status") as lines:
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 def normal(n, d, dtype=np.float64):
     return np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
@@ -450,11 +422,7 @@ function, kernel, inputs = cases[sys.argv[1]]
 # Threads, code and buffers of a first call are not what is measured.
 kerneldiff.hessian(RBF(), normal(200, 3))
 kerneldiff.tanh_jacobian(normal(2000, 3), normal(4, 50))
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # forget the peak
-before = status("VmRSS")
-array = function(*kernel, *inputs)
-grown = status("VmHWM") - before
+grown, array = peak_growth(lambda: function(*kernel, *inputs))
 print(grown - array.nbytes - sum(points.nbytes for points in inputs))
 """
 
