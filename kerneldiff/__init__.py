@@ -17,6 +17,7 @@ Where things are:
 - ``tensors.py``, ``functionals.py``, ``tanh.py``: the public functions and estimators, which check
   what comes in.
 - ``operators.py``: covariances that are multiplied by without being built.
+- ``gaussian_process.py``: the estimator; ``solvers.py`` and ``rotation.py``: its linear systems.
 - ``kernels.py``: from a scikit-learn kernel object to a short program over jets.
 - ``_core.pyx``: hands tiles of pairs to threads; the only place that knows memory and threads.
 - ``src/jets.h``: the list of kernels in C; ``src/tile.c``: the walk over a tile, compiled once for
@@ -59,6 +60,11 @@ from kerneldiff.functionals import (
     ValueGradient,
     covariance,
 )
+from kerneldiff.gaussian_process import (
+    GaussianProcessRegressor,
+    GradientWhiteKernel,
+    Observations,
+)
 from kerneldiff.kernels import Columns
 from kerneldiff.numeric import (
     DerivativeError,
@@ -87,9 +93,12 @@ __all__ = [
     "CovarianceOperator",
     "DerivativeError",
     "Directional",
+    "GaussianProcessRegressor",
     "Gradient",
+    "GradientWhiteKernel",
     "Hessian",
     "Laplacian",
+    "Observations",
     "TanhBasis",
     "Value",
     "ValueGradient",
