@@ -5,12 +5,16 @@
     JAX.
 ``peers``
     Every implementation of every operation, ours included, behind one interface.
+``product_peers``
+    The same for products with matrices that are never built.
 ``measure``
     Interleaved timing, relative errors and the write bandwidth of the machine.
+``products``
+    What of the products is compared with what, and the targets.
 ``compare``
-    The table of ratios that ``kerneldiff bench`` prints.
-``bench_tensors``, ``bench_tanh``
+    The tables of ratios that ``kerneldiff bench`` prints.
+``bench_tensors``, ``bench_covariance``, ``bench_tanh``, ``bench_products``
     The same comparisons as an asv suite, to follow them from commit to commit.
 
-The first four modules are also installed as ``kerneldiff._bench``.
+All but the last are also installed as ``kerneldiff._bench``.
 """

@@ -1,15 +1,15 @@
 """What the asv benchmarks of all operations have in common.
 
 asv takes any rise of a figure for a regression. It is one in ``time_``, ``peakmem_``,
-``track_rel_error``, ``track_excess`` and ``track_slowdown``, but ``track_speedup_*`` and
-``track_share_*`` are the better the higher.
+``track_rel_error``, ``track_excess``, ``track_slowdown_*`` and ``track_peak_memory``, but
+``track_speedup_*`` and ``track_share_*`` are the better the higher.
 """
 
 import abc
 import math
 import os
 
-from . import compare, measure, peers
+from . import compare, measure, peers, product_peers, products
 
 measure.refuse_editable_install()
 
@@ -223,3 +223,91 @@ class Threads(_Operation):
         case = compare.Case("threads", self.operation, *size)
         seconds = compare.measure_threads(case, rounds=ROUNDS, budget=10)["threads"]
         return seconds[1] / seconds[max(seconds)]
+
+
+_PRODUCTS = {
+    implementation.name: implementation for implementation in product_peers.IMPLEMENTATIONS
+}
+
+
+class Products(_Operation):
+    """Time, memory and error of each implementation of a product. A size is (N, D), with N = M."""
+
+    param_names = ("size", "implementation")
+    timeout = 300
+    symmetric = False
+
+    @staticmethod
+    def grid(all_sizes):
+        """Make the parameters from sizes."""
+        return all_sizes, ("kerneldiff", "NumPy") if QUICK else tuple(_PRODUCTS)
+
+    def setup(self, size, implementation):
+        """Make the data and the callable; call it once, which compiles and warms the memory."""
+        chosen = _PRODUCTS[implementation]
+        if not chosen.installed:
+            raise NotImplementedError
+        self.inputs = product_peers.make_inputs(self.operation, *size, symmetric=self.symmetric)
+        self.call = chosen.make(self.operation, self.inputs)
+        if self.call is None:
+            raise NotImplementedError
+        self.call()
+
+    def time_call(self, size, implementation):
+        self.call()
+
+    def peakmem_call(self, size, implementation):
+        self.call()
+
+    def track_rel_error(self, size, implementation):
+        return product_peers.relative_error(self.operation, self.inputs, self.call())
+
+    track_rel_error.unit = "relative error"
+
+
+class ProductSpeedup(_Operation):
+    """How many times faster than others a product is, all timed in turns in one process."""
+
+    param_names = ("size",)
+    timeout = 600
+    unit = "times"
+    symmetric = False
+
+    def track_speedup_over_fastest_peer(self, size):
+        return self._speedup(size, [n for n, c in _PRODUCTS.items() if c.kind == "peer"])
+
+    def track_speedup_over_own_exp(self, size):
+        return self._speedup(size, [n for n, c in _PRODUCTS.items() if c.kind == "own exp"])
+
+    def track_speedup_over_keops(self, size):
+        return self._speedup(size, ["KeOps"])
+
+    def _speedup(self, size, others):
+        case = products.Case(
+            "peers", self.operation, *size, symmetric=self.symmetric, numba=not QUICK
+        )
+        if not any(_PRODUCTS[name].installed for name in others):
+            return math.nan
+        among = ("kerneldiff", *others)
+        record = products.measure_peers(case, rounds=ROUNDS, budget=20, among=among)
+        seconds = dict(record["seconds"])
+        ours = seconds.pop("kerneldiff")
+        return min(seconds.values(), default=math.nan) / ours
+
+
+class ProductRatio(_Operation):
+    """One of the other comparisons of products, by its subject. A size is (N, D)."""
+
+    param_names = ("size",)
+    timeout = 600
+    unit = "times"
+
+    @property
+    @abc.abstractmethod
+    def subject(self):
+        """One of ``products.SUBJECTS``."""
+
+    def measured(self, size):
+        """Measure the case."""
+        case = products.Case(self.subject, self.operation, *size)
+        return products.SUBJECTS[self.subject].measure(case, rounds=ROUNDS, budget=20)

@@ -5,8 +5,9 @@ medians. The cases with large outputs are run a second time in a process whose m
 for huge pages (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``): NumPy asks for them by itself, most
 others do not, and it changes their times by a factor of three to five.
 
-GPyTorch takes part in the joint covariances of values and gradients where it is installed; none of
-the project's extras installs it, because PyTorch takes gigabytes.
+GPyTorch takes part in the joint covariances of values and gradients where it is installed, PyTorch
+and KeOps in the products; none of the project's extras installs them, because PyTorch takes
+gigabytes and KeOps compiles with the compiler of the system.
 """
 
 import argparse
@@ -14,21 +15,24 @@ import datetime
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import measure, peers
+from . import measure, peers, products
 
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_LIBRARIES = ("kerneldiff", "numpy", "scipy", "scikit-learn", "jax", "numba", "gpytorch", "torch")
+_LIBRARIES = (
+    *("kerneldiff", "numpy", "scipy", "scikit-learn", "jax", "numba"),
+    # In none of the project's extras.
+    *("gpytorch", "torch", "pykeops"),
+)
 # The write bandwidth of memory means nothing for arrays that stay in a cache.
 _BEYOND_CACHES = 1 << 26
 _TITLES = {
@@ -312,42 +316,28 @@ def measure_with_huge_pages(cases, *, rounds, budget, among=None):
     """
     if not _huge_pages_possible():
         return []
-    # The import path is handed on as it is: "-m" would put the current folder before it, and in a
-    # source tree that hides the installed package. asv does without this package's folder in it.
-    program = (
-        "import importlib, json, sys\n"
-        "request = json.load(open(sys.argv[1]))\n"
-        "sys.path[:] = request['path']\n"
-        "importlib.import_module(request['module']).answer(request, sys.argv[1])\n"
-    )
     request = {
-        "path": [*sys.path, str(Path(__file__).resolve().parents[__package__.count(".") + 1])],
-        "module": f"{__package__}.compare",
         "cases": [asdict(case) for case in cases],
         "options": {"rounds": rounds, "budget": budget, "among": among and list(among)},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "request.json"
-        file.write_text(json.dumps(request))
-        subprocess.run(
-            [sys.executable, "-P", "-c", program, str(file)],
-            env={**os.environ, **_HUGE_PAGES},
-            check=True,
-        )
-        return json.loads(file.read_text())
+    return measure.in_new_process(answer, request, _HUGE_PAGES)
 
 
-def answer(request, file):
-    """Measure what another process asks for, and write the records where the request was.
+def answer(request):
+    """Measure what another process asks for.
 
     Parameters
     ----------
     request : dict
         ``cases`` and the ``options`` of `measure_all`.
-    file : str
+
+    Returns
+    -------
+    list of dict
+        What `measure_all` returns.
     """
     cases = [Case(**case) for case in request["cases"]]
-    Path(file).write_text(json.dumps(measure_all(cases, **request["options"])))
+    return measure_all(cases, **request["options"])
 
 
 def machine():
@@ -635,6 +625,7 @@ def report(results, *, markdown=False):
         _small_rows(group(results["as_shipped"], "small")),
         _thread_rows(group(results["as_shipped"], "threads")),
         _family_rows(group(results["as_shipped"], "families")),
+        *products.tables(results["products"]),
     ]
     write = _markdown_table if markdown else _plain_table
     texts = [write(rows) for rows in map(list, tables) if len(rows) > 1]
@@ -650,12 +641,12 @@ def report(results, *, markdown=False):
     return "\n\n".join([*texts, *notes])
 
 
-def run(cases: Iterable[Case], *, rounds, budget):
-    """Measure cases as shipped and, the large ones, with huge pages.
+def run(cases: Iterable[Case | products.Case], *, rounds, budget):
+    """Measure cases as shipped and, the ones with large outputs, with huge pages.
 
     Parameters
     ----------
-    cases : iterable of Case
+    cases : iterable of Case and of products.Case
     rounds : int
         Samples of each implementation.
     budget : float
@@ -664,26 +655,31 @@ def run(cases: Iterable[Case], *, rounds, budget):
     Returns
     -------
     dict
-        ``machine``, ``as_shipped`` and ``huge_pages``; JSON can hold it.
+        ``machine``, ``as_shipped``, ``huge_pages`` and ``products``; JSON can hold it.
     """
-    cases = list(cases)
+    of_tensors, of_products = [], []
+    for case in cases:
+        (of_products if isinstance(case, products.Case) else of_tensors).append(case)
     facts = machine()
-    plain = measure_all(cases, rounds=rounds, budget=budget)
-    large = [case for case in cases if case.group == "large"]
+    found = products.measure_all(of_products, rounds=rounds, budget=budget)
+    plain = measure_all(of_tensors, rounds=rounds, budget=budget)
+    large = [case for case in of_tensors if case.group == "large"]
     huge = []
     if large:
         print("again, with huge pages for all", file=sys.stderr, flush=True)
         huge = measure_with_huge_pages(large, rounds=rounds, budget=budget)
     # Through JSON, so that the same comes out of a file.
-    return json.loads(json.dumps({"machine": facts, "as_shipped": plain, "huge_pages": huge}))
+    results = {"machine": facts, "as_shipped": plain, "huge_pages": huge, "products": found}
+    return json.loads(json.dumps(results))
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog="kerneldiff bench",
         description="Compare the speed of kerneldiff with JAX (automatic differentiation and "
-        "derived by hand), numba, scikit-learn, SciPy, NumPy and GPyTorch, as far as they are "
-        "installed (GPyTorch, for the joint covariances, is in none of the extras). "
+        "derived by hand), numba, scikit-learn, SciPy, NumPy, GPyTorch, PyTorch and KeOps, as far "
+        "as they are installed (the last three, for joint covariances and products, are in none "
+        "of the extras). "
         "Times are medians of interleaved calls; errors are relative to results in extended "
         "precision. Takes a few minutes; a machine that does nothing else gives the best figures.",
     )
@@ -694,7 +690,7 @@ def _parser():
         metavar="WORD",
         default=[""],
         help="cases with one of these words in their names, such as hessian, large, "
-        "gradient-2000, small-hessian",
+        "gradient-2000, small-hessian, products, products-peers",
     )
     parser.add_argument("--rounds", type=int, help="samples of each (default: 9, quick: 3)")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
@@ -718,7 +714,10 @@ def main(argv=None):
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    cases = QUICK_CASES if options.quick else CASES
+    cases = (CASES, products.CASES)
+    if options.quick:
+        cases = (QUICK_CASES, products.QUICK_CASES)
+    cases = itertools.chain(*cases)
     cases = [case for case in cases if any(word in case.name for word in options.only)]
     if options.list:
         print("\n".join(case.name for case in cases))

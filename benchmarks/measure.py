@@ -16,6 +16,7 @@ memory would otherwise decide the result:
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.metadata
 import importlib.util
@@ -24,10 +25,14 @@ import json
 import math
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -183,6 +188,119 @@ def _fill_functions(out, threads, pool):
         functions["plain"] = lambda: fill(out, 1.0, False, threads)
         functions["stream"] = lambda: fill(out, 1.0, True, threads)
     return functions
+
+
+def fma_loops():
+    """Ways to do nothing but fused multiply-adds in all threads, to time them beside other work.
+
+    Returns
+    -------
+    dict from int to (callable, int)
+        For several numbers of independent chains, of which each machine likes another best, a
+        function without arguments and how many floating-point operations it does. Empty where
+        numba, which compiles them, is not installed.
+    """
+    if importlib.util.find_spec("numba") is None:
+        return {}
+    import numba
+
+    steps = 100_000
+    return {
+        chains: (functools.partial(_fma_loop(chains), steps), _fma_flops(chains, steps, numba))
+        # 12 vectors of 2, 4 and 8 numbers, and 20 of the last, for which there are 32 registers.
+        for chains in (24, 48, 96, 160)
+    }
+
+
+def _fma_flops(chains, steps, numba):
+    return 2 * chains * steps * numba.get_num_threads()
+
+
+@functools.cache
+def _fma_loop(chains):
+    from numba import get_num_threads, njit, prange
+
+    @njit(fastmath={"contract"}, parallel=True)
+    def loop(steps):
+        out = np.empty(get_num_threads())
+        for thread in prange(len(out)):
+            a = np.ones(chains)
+            x = 1 - 1e-9 * (thread + 1)
+            for _ in range(steps):
+                for j in range(chains):
+                    a[j] = a[j] * x + 1e-9
+            out[thread] = a.sum()
+        return out
+
+    return loop
+
+
+def resident_memory():
+    """Memory of this process now and at most since `reset_peak_memory`.
+
+    Returns
+    -------
+    tuple of int
+        Bytes.
+
+    Raises
+    ------
+    OSError
+        Where the system does not tell; Linux does.
+    """
+    with open("/proc/self/status", encoding="ascii") as lines:
+        fields = dict(line.split(":", 1) for line in lines)
+    return tuple(1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+
+
+def reset_peak_memory():
+    """Forget the peak of this process's memory; Linux only."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def in_new_process(function, request, environment=None):
+    """Call a function of this package in a new process.
+
+    Parameters
+    ----------
+    function : callable
+        A function at the top of one of the modules here, of one argument.
+    request : object
+        Its argument. JSON can hold it, and what the function returns.
+    environment : dict from str to str, optional
+        Variables that are set for the process.
+
+    Returns
+    -------
+    object
+        What the function returned there.
+    """
+    # The import path is handed on as it is: "-m" would put the current folder before it, and in a
+    # source tree that hides the installed package. asv does without this package's folder in it.
+    program = (
+        "import importlib, json, pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "call = json.loads(file.read_text())\n"
+        "sys.path[:] = call['path']\n"
+        "function = getattr(importlib.import_module(call['module']), call['function'])\n"
+        "file.write_text(json.dumps(function(call['request'])))\n"
+    )
+    call = {
+        "path": [*sys.path, str(Path(__file__).resolve().parents[__package__.count(".") + 1])],
+        "module": function.__module__,
+        "function": function.__name__,
+        "request": request,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "call.json"
+        file.write_text(json.dumps(call))
+        subprocess.run(
+            [sys.executable, "-P", "-c", program, str(file)],
+            env={**os.environ, **(environment or {})},
+            check=True,
+        )
+        return json.loads(file.read_text())
 
 
 def cpu_count():

@@ -950,7 +950,9 @@ def problem(n=40):
     return operator, matrix, right_hand_sides(rows.size)
 
 
-@pytest.mark.parametrize("solve", [sla.cg, sla.minres, sla.gmres, sla.bicgstab], ids=str)
+@pytest.mark.parametrize(
+    "solve", [sla.cg, sla.minres, sla.gmres, sla.bicgstab], ids=lambda f: f.__name__
+)
 def test_solvers(solve):
     """A residual of r moves the solution by the inverse of the least eigenvalue, 20 r."""
     operator, matrix, b = problem()
