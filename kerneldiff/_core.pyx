@@ -943,7 +943,7 @@ def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps,
     -------
     ndarray of shape (number of derivatives,)
     """
-    cdef Buffer wb, ab, bb, ub, vb, sb
+    cdef Buffer ab, bb, ub, vb, sb
     cdef kd_contraction call
     cdef Py_ssize_t item = rows.item, d = rows.d, panel = KD_PANEL_BYTES // item, n_results = 0
     cdef const kd_table *table = kd_get_table(isa(), <int> item)
@@ -956,11 +956,6 @@ def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps,
         # Not the buffer protocol, which would refuse Fortran order.
         call.w = <const void *> <uintptr_t> w.ctypes.data
         call.row_start, call.col_start = starts
-        if at is not None:
-            ab = Buffer(at[0])
-            bb = Buffer(at[1])
-            call.row_at = <const int64_t *> ab.view.buf
-            call.col_at = <const int64_t *> bb.view.buf
         call.row_step, call.col_step = steps
     else:
         ub = Buffer(u)
@@ -968,6 +963,11 @@ def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps,
         call.k = ub.view.shape[0]
         call.side[0].in_ = ub.view.buf
         call.side[1].in_ = vb.view.buf
+    if at is not None:
+        ab = Buffer(at[0])
+        bb = Buffer(at[1])
+        call.row_at = <const int64_t *> ab.view.buf
+        call.col_at = <const int64_t *> bb.view.buf
     if sums is not None:
         sb = Buffer(sums, True)
         call.side[0].out = sb.view.buf

@@ -342,8 +342,8 @@ def _contract(
         )
     else:
         steps = weights.steps()
-        if row.mask is not None or col.mask is not None:
-            at = _entries(row, i0), _entries(col, j0)
+    if row.mask is not None or col.mask is not None:
+        at = _entries(row, i0), _entries(col, j0)
     return _core.contract(
         program,
         heads,

@@ -196,12 +196,15 @@ static void contract_points(const kd_contraction *call, const pair *p, const vec
 
 /* Whether a part of the block of a pair, or of its derivative by a coordinate (order 1) in
  * dimension a, does not exist. */
-static int contraction_missing(const kd_contraction *c, const kd_rough *q, int order, ptrdiff_t a) {
+static int contraction_missing(const kd_contraction *c, const kd_rough *q, ptrdiff_t i, ptrdiff_t j,
+                               int order, ptrdiff_t a) {
     const int32_t parts[2] = {c->side[0].parts, c->side[1].parts};
     const ptrdiff_t n_rows = components(parts[0], c->d), n_cols = components(parts[1], c->d);
     for (ptrdiff_t r = 0; r < n_rows; r++)
         for (ptrdiff_t e = 0; e < n_cols; e++) {
             ptrdiff_t dims[5] = {a};
+            if (c->row_at && (c->row_at[i * n_rows + r] < 0 || c->col_at[j * n_cols + e] < 0))
+                continue;
             int n = order + component_dims(parts[0], c->d, r, dims + order);
             n += component_dims(parts[1], c->d, e, dims + n);
             if (does_not_exist(q, n, dims[0], dims[1], dims[2], dims[3])) return 1;
@@ -307,11 +310,12 @@ static void contract(const kd_contraction *c, ptrdiff_t i0, ptrdiff_t i1, ptrdif
                             if (inv != 0 || j + l >= c->side[1].n || (!c->n_heads && same))
                                 continue;
                             if (factor[l] == 0) continue;
-                            if (c->n_heads && contraction_missing(c, &c->rough[e], 0, 0))
+                            if (c->n_heads &&
+                                contraction_missing(c, &c->rough[e], row, j + l, 0, 0))
                                 for (ptrdiff_t q = 0; q < n_results; q++)
                                     ((real *)&sums[q])[l] = (real)NAN;
                             for (ptrdiff_t a = 0; a < d && !c->n_heads; a++)
-                                if (contraction_missing(c, &c->rough[e], 1, a))
+                                if (contraction_missing(c, &c->rough[e], row, j + l, 1, a))
                                     ((real *)&of_points[r * d + a])[l] = (real)NAN;
                         }
                 }
