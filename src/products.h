@@ -468,17 +468,24 @@ INLINE void outer_sums(ptrdiff_t n, const real *c, const real *first, const real
 /* The same with the number of b as a constant, so that the sums stay in registers. */
 static void outer_rows(ptrdiff_t n, const real *c, const real *first, const real *e, int nb,
                        real *sums, ptrdiff_t step, ptrdiff_t d) {
+#define KD_OUTER(nb) \
+    case nb:         \
+        outer_sums(n, c, first, e, 2, nb, sums, step, d);
+#define KD_OUTER4(nb)       \
+    KD_OUTER(nb) break;     \
+    KD_OUTER(nb + 1) break; \
+    KD_OUTER(nb + 2) break; \
+    KD_OUTER(nb + 3) break;
     switch (nb) {
-#define KD_OUTER(nb)                                      \
-    case nb:                                              \
-        outer_sums(n, c, first, e, 2, nb, sums, step, d); \
-        break;
-        KD_OUTER(1)
-        KD_OUTER(2)
-        KD_OUTER(3) KD_OUTER(4) KD_OUTER(5) KD_OUTER(6)
+        KD_OUTER4(1)
 #if KD_VEC_BYTES == 64
-            KD_OUTER(7) KD_OUTER(8) KD_OUTER(9) KD_OUTER(10) KD_OUTER(11) KD_OUTER(12)
+        KD_OUTER4(5)
+        KD_OUTER4(9)
+#else
+        KD_OUTER(5) break;
+        KD_OUTER(6) break;
 #endif
+#undef KD_OUTER4
 #undef KD_OUTER
     }
 }
