@@ -31,11 +31,13 @@ static ptrdiff_t product_rows(const kd_product *c) {
 }
 
 /* Columns of a strip: their points and vectors stay in the first-level cache, unless there are so
- * many dimensions that a strip would be too short for its sums. */
+ * many dimensions that a strip would be too short for its sums.  Hessians of an expansion read a
+ * few dimensions at a time, and have more sums. */
 static ptrdiff_t product_columns(const kd_product *c) {
     const ptrdiff_t size = c->d + components(c->side[1].parts & ~HAS_HESSIAN, c->d);
     const ptrdiff_t least = c->side[0].parts & HAS_HESSIAN ? 8 * PANEL : 4 * PANEL;
     ptrdiff_t cols = strip_columns(c->prog);
+    if (c->side[0].parts == HAS_HESSIAN && c->side[1].parts == HAS_VALUE) return 2 * cols;
     while (cols > least && cols * size * (ptrdiff_t)sizeof(real) > 32768) cols /= 2;
     return cols;
 }
@@ -431,61 +433,74 @@ static void product_dot_both(const strip *s, int n) { product_one(s, n, 1, 1, 1)
 
 /* ------------------------------------- Hessians of an expansion, for one squared distance --- */
 
-enum { OUTER = KD_VEC_BYTES == 64 ? 12 : 6 };
+/* Entries of a block, OUTER_A dimensions by OUTER_B: as many sums as registers hold.  Their sums
+ * are added as vectors of SUMS. */
+enum { OUTER_A = 3, OUTER_B = KD_VEC_BYTES == 64 ? 8 : 4 };
+enum { SUMS = (int)VL < (int)OUTER_B ? (int)VL : (int)OUTER_B };
+typedef real sums_u
+    __attribute__((vector_size(SUMS * sizeof(real)), aligned(sizeof(real)), may_alias));
 
-/* sums (a * d + b) += c e_a e_b over n vectors of columns, for na dimensions a from `first` on and
- * nb dimensions b; the d dimensions of a vector stand together. */
-INLINE void outer_sums(ptrdiff_t n, const real *c, const real *first, const real *e, int na, int nb,
-                       real *sums, ptrdiff_t step, ptrdiff_t d) {
-    vec sum[2 * OUTER];
-    for (int a = 0; a < na * nb; a++) sum[a] = all(0);
-    for (ptrdiff_t v = 0; v < n; v++, first += d * VL, e += d * VL) {
-        vec t[2];
-        for (int a = 0; a < na; a++) {
-            t[a] = load(c + v * VL) * load(first + a * VL);
-            KEEP(t[a]);
+/* For each row, sums (a * d + b) += w_a w_b sum c e_a e_b over the strip's columns, e = y - x, for
+ * na dimensions a and nb dimensions b from `a` and `b` on; adds zeros to up to OUTER_B - 1 numbers
+ * that follow, as weights are padded with zeros.  Differences are formed anew for each block:
+ * subtractions have units of their own, and differences that were stored would displace points from
+ * the first-level cache. */
+INLINE void outer_sums(const strip *s, const real *c, ptrdiff_t k, ptrdiff_t a, ptrdiff_t b, int na,
+                       int nb) {
+    const ptrdiff_t d = s->d;
+    const real *w = s->call->weights;
+    for (ptrdiff_t r = 0; r < KD_ROWS; r++) {
+        const real *xa = s->x + r * d + a, *xb = s->x + r * d + b;
+        const real *ya = s->y + a * PANEL, *yb = s->y + b * PANEL;
+        vec sum[OUTER_A * OUTER_B];
+#pragma GCC unroll 32
+        for (int at = 0; at < OUTER_A * OUTER_B; at++) sum[at] = all(0);
+        for (ptrdiff_t p = 0; p < s->np; p++, ya += d * PANEL, yb += d * PANEL)
+            for (int v = 0; v < VPP; v++, c += VL) {
+                vec t[OUTER_A];
+                for (int i = 0; i < na; i++) {
+                    t[i] = load(c) * (load(ya + i * PANEL + v * VL) - xa[i]);
+                    KEEP(t[i]);
+                }
+                for (int j = 0; j < nb; j++) {
+                    vec e = load(yb + j * PANEL + v * VL) - xb[j];
+                    KEEP(e);
+                    for (int i = 0; i < na; i++) sum[i * OUTER_B + j] += t[i] * e;
+                }
+            }
+        real *sums = s->sums + r * s->sum_row + k * s->n_rows + a * d + b;
+        /* Unrolled, or the sums would not be in registers. */
+#pragma GCC unroll 32
+        for (int at = 0; at < OUTER_A * OUTER_B; at += SUMS) {
+            const int i = at / OUTER_B, j = at % OUTER_B;
+            if (i >= na || j >= nb) continue;
+            const vec folded = fold(sum + at, SUMS);
+            const sums_u *wb = (const sums_u *)(w + b + j);
+            sums_u found;
+            memcpy(&found, &folded, sizeof(found));
+            *(sums_u *)(sums + i * d + j) += (w[a + i] * *wb) * found;
         }
-        for (int b = 0; b < nb; b++) {
-            vec eb = load(e + b * VL);
-            KEEP(eb);
-            for (int a = 0; a < na; a++) sum[a * nb + b] += t[a] * eb;
-        }
-    }
-    /* Unrolled, or the sums would not be in registers. */
-#pragma GCC unroll 32
-    for (int at = 0; at < 2 * OUTER; at += VL) {
-        vec t[VL];
-        if (at >= na * nb) break;
-#pragma GCC unroll 32
-        for (int l = 0; l < VL; l++) t[l] = at + l < na * nb ? sum[at + l] : all(0);
-        const vec folded = fold(t, VL);
-#pragma GCC unroll 32
-        for (int l = 0; l < VL; l++)
-            if (at + l < na * nb) sums[((at + l) / nb * d + (at + l) % nb) * step] += folded[l];
     }
 }
 
-/* The same with the number of b as a constant, so that the sums stay in registers. */
-static void outer_rows(ptrdiff_t n, const real *c, const real *first, const real *e, int nb,
-                       real *sums, ptrdiff_t step, ptrdiff_t d) {
-#define KD_OUTER(nb) \
-    case nb:         \
-        outer_sums(n, c, first, e, 2, nb, sums, step, d);
-#define KD_OUTER4(nb)       \
-    KD_OUTER(nb) break;     \
-    KD_OUTER(nb + 1) break; \
-    KD_OUTER(nb + 2) break; \
-    KD_OUTER(nb + 3) break;
-    switch (nb) {
-        KD_OUTER4(1)
+/* The same with na and nb as constants, so that the sums stay in registers. */
+static void outer_block(const strip *s, const real *c, ptrdiff_t k, ptrdiff_t a, ptrdiff_t b,
+                        int na, int nb) {
+    switch (nb + OUTER_B * na) {
+#define KD_OUTER(na, nb)     \
+    case nb + OUTER_B *(na): \
+        outer_sums(s, c, k, a, b, na, nb);
+        KD_OUTER(1, 1) break;
+        KD_OUTER(2, 2) break;
+        KD_OUTER(3, 2) break;
+        KD_OUTER(3, 3) break;
+        KD_OUTER(3, 4) break;
 #if KD_VEC_BYTES == 64
-        KD_OUTER4(5)
-        KD_OUTER4(9)
-#else
-        KD_OUTER(5) break;
-        KD_OUTER(6) break;
+        KD_OUTER(3, 5) break;
+        KD_OUTER(3, 6) break;
+        KD_OUTER(3, 7) break;
+        KD_OUTER(3, 8) break;
 #endif
-#undef KD_OUTER4
 #undef KD_OUTER
     }
 }
@@ -493,41 +508,32 @@ static void outer_rows(ptrdiff_t n, const real *c, const real *first, const real
 /* sum alpha (4 F'' (w o e) (w o e)' + 2 F' diag(w)), of which entries a <= b count, and some
  * others are sums of nothing in particular: see product_finish. */
 static void product_hessian(const strip *s) {
-    const ptrdiff_t d = s->d, n = s->np * VPP;
-    const int plain = s->call->prog->inv->plain;
+    const ptrdiff_t d = s->d;
     const real *w = s->call->weights, *f1 = strip_jet(s, 1), *f2 = strip_jet(s, 2);
-    real *c = s->room, *e_all = c + s->ld;
-    for (ptrdiff_t r = 0; r < KD_ROWS; r++)
-        for (ptrdiff_t k = 0; k < s->k; k++) {
-            const ptrdiff_t step = s->sum_step;
-            real *sums = s->sums + k * s->n_rows * step + r * s->sum_row, *e = e_all;
-            const real *x = s->x + r * d;
+    real *c = s->room;
+    for (ptrdiff_t k = 0; k < s->k; k++) {
+        for (ptrdiff_t r = 0; r < KD_ROWS; r++) {
+            real *sums = s->sums + k * s->n_rows + r * s->sum_row;
             vec trace = all(0);
-            for (ptrdiff_t v = 0; v < n; v++) {
-                const vec alpha = load(s->in + k * s->in_k + v * VL);
-                store(c + v * VL, 4 * (alpha * load(f2 + r * s->ld + v * VL)));
-                trace += 2 * (alpha * load(f1 + r * s->ld + v * VL));
-            }
-            for (ptrdiff_t v = 0; v < n && k == 0; v++, e += d * VL) {
-                const real *y = s->y + v / VPP * d * PANEL + v % VPP * VL;
-                if (plain)
-                    for (ptrdiff_t a = 0; a < d; a++) store(e + a * VL, x[a] - load(y + a * PANEL));
-                else
-                    for (ptrdiff_t a = 0; a < d; a++)
-                        store(e + a * VL, w[a] * (x[a] - load(y + a * PANEL)));
+            for (ptrdiff_t at = 0; at < s->ld; at += VL) {
+                const ptrdiff_t of_row = r * s->ld + at;
+                const vec alpha = load(s->in + k * s->in_k + at);
+                store(c + of_row, 4 * (alpha * load(f2 + of_row)));
+                trace += 2 * (alpha * load(f1 + of_row));
             }
             const real total = fold(&trace, 1)[0];
-            for (ptrdiff_t a = 0; a < d; a++) sums[a * (d + 1) * step] += w[a] * total;
-            ptrdiff_t a = 0;
-            for (; a + 2 <= d; a += 2)
-                for (ptrdiff_t b = a; b < d; b += OUTER)
-                    outer_rows(n, c, e_all + a * VL, e_all + b * VL,
-                               (int)(d - b < OUTER ? d - b : OUTER), sums + (a * d + b) * step,
-                               step, d);
-            if (a < d)
-                outer_sums(n, c, e_all + a * VL, e_all + a * VL, 1, 1, sums + a * (d + 1) * step,
-                           step, d);
+            for (ptrdiff_t a = 0; a < d; a++) sums[a * (d + 1)] += w[a] * total;
         }
+        for (ptrdiff_t a = 0; a < d; a += OUTER_A) {
+            const int na = (int)(d - a < OUTER_A ? d - a : OUTER_A);
+            /* Blocks of about the same size, as small ones wait for their sums. */
+            const int blocks = (int)(d - a + OUTER_B - 1) / OUTER_B;
+            const int nb = (int)(d - a) / blocks, more = (int)(d - a) % blocks;
+            ptrdiff_t b = a;
+            for (int q = 0; q < blocks; b += nb + (q < more), q++)
+                outer_block(s, c, k, a, b, na, nb + (q < more));
+        }
+    }
 }
 
 /* ------------------------------------------------------------------------- general case --- */
@@ -821,9 +827,7 @@ static ptrdiff_t group_room(const kd_product *c) {
     const ptrdiff_t of_general =
         VL * (4 * m * d + n_jets + (1 + c->k) * n_rows + 2 * m + 2 * m * m);
     const ptrdiff_t of_one = (2 + N_COEFFICIENTS) * KD_ROWS * cols;
-    const ptrdiff_t of_hessian = c->side[0].parts & HAS_HESSIAN ? (d + 1) * cols : 0;
-    ptrdiff_t room = of_general > of_one ? of_general : of_one;
-    if (of_hessian > room) room = of_hessian;
+    const ptrdiff_t room = of_general > of_one ? of_general : of_one;
     return c->prog->n_buf * KD_ROWS * cols + (room + PAD) / PAD * PAD;
 }
 
