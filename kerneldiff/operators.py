@@ -547,7 +547,7 @@ class CovarianceOperator(LinearOperator):
         self._listed = [not isinstance(side, Functional) for side in (rows, cols)]
         self._rows = [_Side(f, dtype) for f in row_list]
         self._cols = self._rows if cols is None else [_Side(f, dtype) for f in col_list]
-        super().__init__(dtype, (_size(self._rows), _size(self._cols)))
+        super().__init__(dtype, (_size(self._rows), _size(self._cols)))  # type: ignore[call-arg]
         for row in self._rows:
             for col in self._cols:
                 _compile(self._term, row, col)
@@ -628,7 +628,7 @@ class CovarianceOperator(LinearOperator):
         result = copy.copy(self)
         result._rows, result._cols = self._cols, self._rows
         result._listed = self._listed[::-1]
-        result.shape = self.shape[::-1]
+        result.shape = self.shape[::-1]  # type: ignore[misc]
         return result
 
     _adjoint = _transpose
