@@ -764,8 +764,8 @@ cdef double pair_cost(Program program, Py_ssize_t d, int rows, int cols, Py_ssiz
     cdef double size = components(rows, d) + components(cols, d)
     cdef int m = program.c.n_inv
     cdef double cost = 1 + 0.1 * program.c.n_instr + 0.05 * d * m
-    if (rows | cols) & 4 or m > 1:
-        size = m * (size + m * d)
+    if m > 1 or cols & 4 or (rows & 4 and cols != 1):
+        size = 8 * m * (size + m * d)  # the general case, which is slower
     if program.callbacks:
         cost += 1000
     return cost + 0.05 * k * size
