@@ -11,9 +11,11 @@
     Interleaved timing, relative errors and the write bandwidth of the machine.
 ``products``
     What of the products is compared with what, and the targets.
+``gp_peers``, ``gp_cases``
+    Both for Gaussian process regression.
 ``compare``
     The tables of ratios that ``kerneldiff bench`` prints.
-``bench_tensors``, ``bench_covariance``, ``bench_tanh``, ``bench_products``
+``bench_tensors``, ``bench_covariance``, ``bench_tanh``, ``bench_products``, ``bench_gp``
     The same comparisons as an asv suite, to follow them from commit to commit.
 
 All but the last are also installed as ``kerneldiff._bench``.

@@ -65,6 +65,7 @@ class Implementations(_Operation):
 
     param_names = ("size", "implementation")
     timeout = 300
+    relative_error = staticmethod(peers.relative_error)
 
     @staticmethod
     def grid(all_sizes, *more):
@@ -93,7 +94,7 @@ class Implementations(_Operation):
         self.call()
 
     def track_rel_error(self, size, implementation):
-        return peers.relative_error(self.operation, self.inputs, self.call())
+        return self.relative_error(self.operation, self.inputs, self.call())
 
     track_rel_error.unit = "relative error"
 
@@ -230,12 +231,11 @@ _PRODUCTS = {
 }
 
 
-class Products(_Operation):
+class Products(Implementations):
     """Time, memory and error of each implementation of a product. A size is (N, D), with N = M."""
 
-    param_names = ("size", "implementation")
-    timeout = 300
     symmetric = False
+    relative_error = staticmethod(product_peers.relative_error)
 
     @staticmethod
     def grid(all_sizes):
@@ -252,17 +252,6 @@ class Products(_Operation):
         if self.call is None:
             raise NotImplementedError
         self.call()
-
-    def time_call(self, size, implementation):
-        self.call()
-
-    def peakmem_call(self, size, implementation):
-        self.call()
-
-    def track_rel_error(self, size, implementation):
-        return product_peers.relative_error(self.operation, self.inputs, self.call())
-
-    track_rel_error.unit = "relative error"
 
 
 class ProductSpeedup(_Operation):

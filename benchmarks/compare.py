@@ -15,16 +15,17 @@ import datetime
 import functools
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import measure, peers, products
+from . import gp_cases, measure, peers, products
+
+# Parts with cases, measurements and tables of their own, by their names in the results.
+PARTS = {"products": products, "gaussian_processes": gp_cases}
 
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -272,20 +273,17 @@ def measure_all(cases, *, rounds, budget, among=None):
     list of dict
         What was measured, with the attributes of the case.
     """
-    records = []
-    cases = list(cases)
-    for number, case in enumerate(cases, 1):
-        print(f"[{number}/{len(cases)}] {case.title}", file=sys.stderr, flush=True)
+
+    def measure_one(case):
         if case.group == "families" and peers.OURS.installed:
-            found = measure_families(case, rounds=rounds, budget=budget)
-        elif case.group == "threads" and _can_measure_threads():
-            found = measure_threads(case, rounds=rounds, budget=budget)
-        elif case.group in ("large", "small"):
-            found = measure_case(case, rounds=rounds, budget=budget, among=among)
-        else:
-            continue
-        records.append({"case": asdict(case), **found})
-    return records
+            return measure_families(case, rounds=rounds, budget=budget)
+        if case.group == "threads" and _can_measure_threads():
+            return measure_threads(case, rounds=rounds, budget=budget)
+        if case.group in ("large", "small"):
+            return measure_case(case, rounds=rounds, budget=budget, among=among)
+        return None
+
+    return measure.each(cases, measure_one)
 
 
 def _huge_pages_possible():
@@ -625,7 +623,7 @@ def report(results, *, markdown=False):
         _small_rows(group(results["as_shipped"], "small")),
         _thread_rows(group(results["as_shipped"], "threads")),
         _family_rows(group(results["as_shipped"], "families")),
-        *products.tables(results["products"]),
+        *(rows for name, part in PARTS.items() for rows in part.tables(results[name])),
     ]
     write = _markdown_table if markdown else _plain_table
     texts = [write(rows) for rows in map(list, tables) if len(rows) > 1]
@@ -641,12 +639,12 @@ def report(results, *, markdown=False):
     return "\n\n".join([*texts, *notes])
 
 
-def run(cases: Iterable[Case | products.Case], *, rounds, budget):
+def run(cases, *, rounds, budget):
     """Measure cases as shipped and, the ones with large outputs, with huge pages.
 
     Parameters
     ----------
-    cases : iterable of Case and of products.Case
+    cases : iterable of Case, and of those of `PARTS`
     rounds : int
         Samples of each implementation.
     budget : float
@@ -655,13 +653,17 @@ def run(cases: Iterable[Case | products.Case], *, rounds, budget):
     Returns
     -------
     dict
-        ``machine``, ``as_shipped``, ``huge_pages`` and ``products``; JSON can hold it.
+        ``machine``, ``as_shipped``, ``huge_pages`` and the names of `PARTS`; JSON can hold it.
     """
-    of_tensors, of_products = [], []
-    for case in cases:
-        (of_products if isinstance(case, products.Case) else of_tensors).append(case)
+    cases = list(cases)
+    of_tensors = [case for case in cases if isinstance(case, Case)]
     facts = machine()
-    found = products.measure_all(of_products, rounds=rounds, budget=budget)
+    found = {
+        name: part.measure_all(
+            [case for case in cases if isinstance(case, part.Case)], rounds=rounds, budget=budget
+        )
+        for name, part in PARTS.items()
+    }
     plain = measure_all(of_tensors, rounds=rounds, budget=budget)
     large = [case for case in of_tensors if case.group == "large"]
     huge = []
@@ -669,7 +671,7 @@ def run(cases: Iterable[Case | products.Case], *, rounds, budget):
         print("again, with huge pages for all", file=sys.stderr, flush=True)
         huge = measure_with_huge_pages(large, rounds=rounds, budget=budget)
     # Through JSON, so that the same comes out of a file.
-    results = {"machine": facts, "as_shipped": plain, "huge_pages": huge, "products": found}
+    results = {"machine": facts, "as_shipped": plain, "huge_pages": huge, **found}
     return json.loads(json.dumps(results))
 
 
@@ -690,7 +692,7 @@ def _parser():
         metavar="WORD",
         default=[""],
         help="cases with one of these words in their names, such as hessian, large, "
-        "gradient-2000, small-hessian, products, products-peers",
+        "gradient-2000, small-hessian, products, products-peers, gp, gp-predict",
     )
     parser.add_argument("--rounds", type=int, help="samples of each (default: 9, quick: 3)")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
@@ -714,10 +716,9 @@ def main(argv=None):
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    cases = (CASES, products.CASES)
-    if options.quick:
-        cases = (QUICK_CASES, products.QUICK_CASES)
-    cases = itertools.chain(*cases)
+    cases = QUICK_CASES if options.quick else CASES
+    for part in PARTS.values():
+        cases = (*cases, *(part.QUICK_CASES if options.quick else part.CASES))
     cases = [case for case in cases if any(word in case.name for word in options.only)]
     if options.list:
         print("\n".join(case.name for case in cases))

@@ -5,9 +5,8 @@ knows the targets of its ratios. All but the memory are medians.
 """
 
 import math
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -384,10 +383,10 @@ def measure_all(cases, *, rounds, budget):
     list of dict
         What was measured, with the attributes of the case.
     """
-    records = []
-    cases = list(cases) if OURS.installed else []
-    for number, case in enumerate(cases, 1):
-        print(f"[{number}/{len(cases)}] {case.name}", file=sys.stderr, flush=True)
-        found = SUBJECTS[case.subject].measure(case, rounds=rounds, budget=budget)
-        records.append({"case": asdict(case), **found})
-    return records
+
+    def measure_one(case):
+        if not OURS.installed:
+            return None
+        return SUBJECTS[case.subject].measure(case, rounds=rounds, budget=budget)
+
+    return measure.each(cases, measure_one)

@@ -16,6 +16,7 @@ memory would otherwise decide the result:
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import gc
 import importlib.metadata
@@ -365,3 +366,28 @@ def refuse_editable_install():
             "kerneldiff is installed in editable mode, which is not what users run: "
             "install it with 'pip install .' to benchmark it"
         )
+
+
+def each(cases, measure):
+    """Measure cases one after the other, with a line of progress for each on stderr.
+
+    Parameters
+    ----------
+    cases : iterable of dataclass
+        Each has a title.
+    measure : callable
+        Takes a case and returns what was measured, a dict; or None if it can't be measured here.
+
+    Returns
+    -------
+    list of dict
+        What was measured, with the attributes of the case.
+    """
+    records = []
+    cases = list(cases)
+    for number, case in enumerate(cases, 1):
+        print(f"[{number}/{len(cases)}] {case.title}", file=sys.stderr, flush=True)
+        found = measure(case)
+        if found is not None:
+            records.append({"case": dataclasses.asdict(case), **found})
+    return records

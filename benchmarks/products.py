@@ -6,9 +6,8 @@ is to reach. All but the memory are medians.
 
 import functools
 import math
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -551,13 +550,11 @@ def measure_all(cases, *, rounds, budget):
     list of dict
         What was measured, with the attributes of the case.
     """
-    records = []
-    cases = list(cases)
-    for number, case in enumerate(cases, 1):
+
+    def measure_one(case):
         subject = SUBJECTS[case.subject]
         if subject.needs_ours and not OURS.installed:
-            continue
-        print(f"[{number}/{len(cases)}] {case.name}", file=sys.stderr, flush=True)
-        found = subject.measure(case, rounds=rounds, budget=budget)
-        records.append({"case": asdict(case), **found})
-    return records
+            return None
+        return subject.measure(case, rounds=rounds, budget=budget)
+
+    return measure.each(cases, measure_one)
