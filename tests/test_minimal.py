@@ -177,6 +177,98 @@ def test_tanh_jacobian(size, dtype, rng):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=50 * (d + 1) * np.finfo(dtype).eps)
 
 
+def joint(tensors):
+    """Covariance of values and gradients, (N (1 + D), M (1 + D)), of a stationary kernel."""
+    K, gradient, hessian = tensors
+    n, m, d = gradient.shape
+    C = np.empty((n, 1 + d, m, 1 + d))
+    C[:, 0, :, 0] = K
+    C[:, 1:, :, 0] = gradient.transpose(0, 2, 1)
+    C[:, 0, :, 1:] = -gradient
+    C[:, 1:, :, 1:] = -hessian.transpose(0, 2, 1, 3)
+    return C.reshape(n * (1 + d), m * (1 + d))
+
+
+def assert_product(actual, C, V, dtype):
+    assert actual.dtype == dtype
+    bound = TOLERANCES[dtype] * (np.abs(C) @ np.abs(V)).max(initial=0)
+    assert np.abs(actual - C @ V).max(initial=0) <= bound
+
+
+@pytest.mark.parametrize("n_vectors", [1, 5])
+def test_product(case, dtype, n_vectors, rng):
+    kernel, X, Y, tensors = case
+    C = joint(tensors)
+    rows, cols = kerneldiff.ValueGradient(X), kerneldiff.ValueGradient(Y)
+    operator = kerneldiff.CovarianceOperator(kernel, rows, cols)
+    V = rng.normal(size=(C.shape[1], n_vectors)).astype(dtype)
+    assert_product(operator @ V, C, V, dtype)
+    V = rng.normal(size=(C.shape[0], n_vectors)).astype(dtype)
+    assert_product(operator.T @ V, C.T, V, dtype)
+
+
+@pytest.mark.parametrize("functional", ["Value", "ValueGradient"])
+def test_symmetric_product(case, dtype, functional, rng):
+    kernel, _, X, _ = case
+    rows = getattr(kerneldiff, functional)(X)
+    C = kerneldiff.covariance(kernel, rows)
+    V = rng.normal(size=(len(C), 2)).astype(dtype)
+    assert_product(kerneldiff.CovarianceOperator(kernel, rows) @ V, C, V, dtype)
+
+
+def test_expansion(case, dtype, rng):
+    kernel, X, Y, tensors = case
+    weights = rng.normal(size=(len(Y), 2)).astype(dtype)
+    f = kerneldiff.expansion(kernel, Y, weights)
+    for actual, tensor in zip((f(X), f.gradient(X), f.hessian(X)), tensors, strict=True):
+        C = np.moveaxis(tensor, 1, -1)
+        C = C.reshape(np.prod(C.shape[:-1], dtype=int), len(Y))
+        actual = np.moveaxis(actual, 1, -1)
+        assert_product(actual.reshape(len(C), 2), C, weights, dtype)
+
+
+@pytest.mark.parametrize("columns", ["Hessian", "Laplacian", "ValueGradient"])
+def test_general_product(dtype, columns, rng):
+    """Several invariants, and functionals that have no way of their own."""
+    X, Y = rng.normal(size=(2, 21, 3)).astype(dtype)
+    kernel = RBF([0.9, 1.0, 1.1]) * RBF(2.0)
+    rows, cols = kerneldiff.Hessian(X), getattr(kerneldiff, columns)(Y)
+    C = kerneldiff.covariance(kernel, rows, cols)
+    V = rng.normal(size=(C.shape[1], 2)).astype(dtype)
+    assert_product(kerneldiff.CovarianceOperator(kernel, rows, cols) @ V, C, V, dtype)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_contraction(case, dtype, order, rng):
+    """The derivative by the logarithm of a factor is the kernel itself."""
+    kernel, X, Y, tensors = case
+    C = joint(tensors)
+    W = rng.normal(size=C.shape).astype(dtype, order=order)
+    rows, cols = kerneldiff.ValueGradient(X), kerneldiff.ValueGradient(Y)
+    slope = kerneldiff.CovarianceOperator(kernel, rows, cols).vjp(W)
+    assert slope.shape == kernel.theta.shape
+    assert abs(slope[0] - (W * C).sum()) <= TOLERANCES[dtype] * np.abs(W * C).sum()
+    operator = kerneldiff.CovarianceOperator(kernel, kerneldiff.Value(X), kerneldiff.Value(Y))
+    W = rng.normal(size=operator.shape).astype(dtype, order=order)
+    expected = np.einsum("ij,ija->ia", W, tensors[1])
+    bound = TOLERANCES[dtype] * np.abs(W[..., None] * tensors[1]).sum(axis=1).max(initial=0)
+    assert np.abs(operator.vjp(W, "rows") - expected).max(initial=0) <= bound
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "rotation"])
+def test_regressor(solver, rng):
+    """Values and gradients that were learned almost without noise come back."""
+    X = rng.normal(size=(5, 4))
+    y, dy = np.sin(X).sum(axis=1), np.cos(X)
+    model = kerneldiff.GaussianProcessRegressor(RBF(2.0), optimizer=None, solver=solver)
+    model.fit(X, y, dy)
+    np.testing.assert_allclose(model.predict(X), y, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(model.predict_gradient(X), dy, rtol=0, atol=1e-6)
+    value, slope = model.log_marginal_likelihood(model.kernel_.theta, eval_gradient=True)
+    assert np.isfinite(value)
+    assert slope.shape == (1,)
+
+
 def test_transformer(rng):
     X = rng.normal(size=(9, 2))
     basis = clone(kerneldiff.TanhBasis(n_components=4, random_state=0)).fit(X)
