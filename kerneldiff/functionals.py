@@ -7,6 +7,7 @@ derivative, Laplacian) turn the kernel into another one, at compile time (`kerne
 the others are written block by block by the core.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -287,8 +288,59 @@ def check_functionals(value: Any, name: str) -> list[Functional]:
     return list(items)
 
 
+def moved(functional: Functional, X: np.ndarray) -> Functional:
+    """Return a functional at other points.
+
+    Parameters
+    ----------
+    functional : Functional
+    X : ndarray of shape (N, D)
+
+    Returns
+    -------
+    Functional
+    """
+    other = copy.copy(functional)
+    other.X = X
+    return other
+
+
+def part_of(functional: Functional, points: slice | np.ndarray) -> Functional:
+    """Return a functional at some of its points.
+
+    Parameters
+    ----------
+    functional : Functional
+    points : slice or ndarray of int
+
+    Returns
+    -------
+    Functional
+    """
+    part = moved(functional, functional.X[points])
+    if functional.V is not None:
+        part.V = functional.V[points]
+    if functional.mask is not None:
+        part.mask = functional.mask[points]
+    return part
+
+
 def common_columns(functionals: list[Functional]) -> int:
-    """Return the number of columns of all points, or raise ValueError if there are several."""
+    """Return the number of columns of all points.
+
+    Parameters
+    ----------
+    functionals : list of Functional
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
     columns = {f.X.shape[1] for f in functionals}
     if len(columns) > 1:
         raise ValueError(
@@ -304,7 +356,21 @@ FUNCTIONALS = (Value, Gradient, ValueGradient, Directional, Hessian, Laplacian)
 def check_smooth(
     kernel: Kernel, term: kernels.Term, rows: list[Functional], cols: list[Functional]
 ) -> None:
-    """Raise ValueError if the functionals of the two sides have no covariance."""
+    """Check that the functionals of two sides have covariances.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Named in the message.
+    term : tree of terms
+        The kernel, as it was read.
+    rows, cols : list of Functional
+
+    Raises
+    ------
+    ValueError
+        If the kernel is too rough for derivatives on both sides.
+    """
     order = min(max(f._order for f in rows), max(f._order for f in cols))
     nu = kernels.smoothness(term) / 2
     if order and order >= nu:

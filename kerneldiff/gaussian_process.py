@@ -34,10 +34,11 @@ from kerneldiff.functionals import (
     Value,
     ValueGradient,
     check_functionals,
+    moved,
 )
 from kerneldiff.operators import CovarianceOperator
 from kerneldiff.rotation import Rotation, rotation_applies
-from kerneldiff.solvers import Cholesky, Prior, moved, pieces
+from kerneldiff.solvers import Cholesky, Prior, pieces
 
 # What an observation is, if not the entry of a gradient, whose column it has.
 _VALUE, _OTHER = -1, -2

@@ -192,7 +192,7 @@ SMALLEST_KINK = 1e-3 * BEND
 class DerivativeError(AssertionError):
     """A derivative of a kernel is not what finite differences say.
 
-    Attributes
+    Parameters
     ----------
     report : DerivativeCheck
         All tensors that were compared.
@@ -207,7 +207,7 @@ class DerivativeError(AssertionError):
 class TensorCheck:
     """One tensor of a kernel beside finite differences.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The tensor, as it would be called.
@@ -252,7 +252,7 @@ class TensorCheck:
 class DerivativeCheck:
     """Every tensor of a kernel beside finite differences; `print` it.
 
-    Attributes
+    Parameters
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
         The kernel.

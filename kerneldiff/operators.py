@@ -32,6 +32,7 @@ from kerneldiff.functionals import (
     check_smooth,
     common_columns,
     covariance,
+    part_of,
 )
 from kerneldiff.tensors import add_noise
 
@@ -366,22 +367,15 @@ def _pieces(row: _Side, col: _Side) -> Iterator[tuple[Functional, slice, Functio
     columns = max(1, min(col.n, _PIECE // width))
     step = max(1, _PIECE // (width * columns))
     below = 0
+    rows, cols = row.own(), col.own()
     for start in range(0, row.n, step):
-        f = _points_of(row, slice(start, start + step))
+        f = part_of(rows, slice(start, start + step))
         right = 0
         for begin in range(0, col.n, columns):
-            g = _points_of(col, slice(begin, begin + columns))
+            g = part_of(cols, slice(begin, begin + columns))
             yield f, slice(below, below + f.size), g, slice(right, right + g.size)
             right += g.size
         below += f.size
-
-
-def _points_of(side: _Side, which: slice) -> Functional:
-    f = side.own()
-    f.X = f.X[which]
-    f.V = None if f.V is None else f.V[which]
-    f.mask = None if f.mask is None else f.mask[which]
-    return f
 
 
 def _contract_pieces(
@@ -971,16 +965,13 @@ def _entries_of(
         point, component = _components_at(side, entries)
         points, inverse = np.unique(point, return_inverse=True)
         f = side.own()
-        f.X, f.mask = f.X[points], None
-        f.V = None if f.V is None else f.V[points]
-        whole.append(f)
+        f.mask = None
+        whole.append(part_of(f, points))
         sides.append(inverse * side.width + component)
     f, g = whole
     step = max(1, _PIECE // max(1, row.width * g.size * row.points.itemsize))
     for start in range(0, len(f.X), step):
-        part = copy.copy(f)
-        part.X = f.X[start : start + step]
-        part.V = None if f.V is None else f.V[start : start + step]
+        part = part_of(f, slice(start, start + step))
         block = np.empty((part.size, g.size), result.dtype)
         _write(program, part, g, block, 0, 0, False, False)
         at = sides[0] - start * row.width
@@ -995,16 +986,14 @@ def _diagonal(term: kernels.Term, side: _Side) -> np.ndarray:
         return result
     program = _program_of(term, side, side)
     f = side.own()
+    f.mask = None
     width = side.width
     # The block of a point with itself is the same everywhere, if only differences count.
     same = kernels.is_stationary(term) and side.V is None
     step = max(1, min(8, _PIECE // (width**2 * result.itemsize)))
     full = np.empty((side.n, width), result.dtype)
     for start in range(0, 1 if same else side.n, step):
-        part = copy.copy(f)
-        part.mask = None
-        part.X = f.X[start : start + step]
-        part.V = None if f.V is None else f.V[start : start + step]
+        part = part_of(f, slice(start, start + step))
         block = np.empty((part.size, part.size), result.dtype)
         _write(program, part, part, block, 0, 0, False, False)
         full[start : start + step] = np.einsum("ii->i", block).reshape(-1, width)
@@ -1017,7 +1006,16 @@ def _diagonal(term: kernels.Term, side: _Side) -> np.ndarray:
 
 
 class Expansion:
-    """A sum of kernels, f(x) = Σ_j w_j k(x, y_j): see `expansion`."""
+    """A sum of kernels at centers, f(x) = Σ_j w_j k(x, y_j), as `expansion` returns it.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+    centers : array-like of shape (M, D)
+        The y_j.
+    weights : array-like of shape (M,) or (M, T)
+        The w_j, of one function or of T functions.
+    """
 
     def __init__(self, kernel: Kernel, centers: ArrayLike, weights: ArrayLike) -> None:
         points = check_points(centers, "centers")
@@ -1040,7 +1038,7 @@ class Expansion:
         shape = f.shape + self.weights.shape[1:]
         # The axis of the targets follows that of the points.
         return (
-            np.moveaxis(result.reshape(shape), len(f.shape), 1)
+            np.moveaxis(result.reshape(shape), -1, 1)
             if self.weights.ndim == 2
             else (result.reshape(shape))
         )

@@ -47,8 +47,10 @@ from kerneldiff.functionals import (
     ValueGradient,
     check_functionals,
     covariance,
+    moved,
+    part_of,
 )
-from kerneldiff.solvers import moved, part_of, published_nugget
+from kerneldiff.solvers import published_nugget
 
 # Second derivative with respect to x and y, both across the span, of each kind of invariant.
 _ACROSS = {"sqdist": -2.0, "dot": 1.0}

@@ -14,7 +14,14 @@ from scipy.linalg import blas, lapack
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import kernels
-from kerneldiff.functionals import Functional, Gradient, Value, ValueGradient, covariance
+from kerneldiff.functionals import (
+    Functional,
+    Gradient,
+    Value,
+    ValueGradient,
+    covariance,
+    part_of,
+)
 from kerneldiff.operators import CovarianceOperator
 
 # Entries of the blocks in which predictions are made: 16 MiB, so that LAPACK is at full speed.
@@ -25,44 +32,6 @@ _SMALL = 2**14
 
 # Columns in which a triangle is walked through: those of usual matrices stay in the cache.
 _COLUMNS = 32
-
-
-def part_of(functional: Functional, points: slice) -> Functional:
-    """Return a functional at some of its points.
-
-    Parameters
-    ----------
-    functional : Functional
-    points : slice
-
-    Returns
-    -------
-    Functional
-    """
-    part = moved(functional, functional.X[points])
-    if functional.V is not None:
-        part.V = functional.V[points]
-    if functional.mask is not None:
-        part.mask = functional.mask[points]
-    return part
-
-
-def moved(functional: Functional, X: np.ndarray) -> Functional:
-    """Return a functional at other points.
-
-    Parameters
-    ----------
-    functional : Functional
-    X : ndarray of shape (N, D)
-
-    Returns
-    -------
-    Functional
-    """
-    other = object.__new__(type(functional))
-    other.__dict__.update(functional.__dict__)
-    other.X = X
-    return other
 
 
 def pieces(functionals: Sequence[Functional], entries: int) -> Iterator[tuple[Functional, slice]]:
