@@ -398,14 +398,14 @@ INLINE void product_one(const strip *strips, int n_groups, int dot, int has_q, i
         if (!has_q)
             for (const strip *s = s0; s < end; s++) memset(TAU(s), 0, (size_t)n * sizeof(real));
         else if (k > 0 || dot) /* or else product_distances has been here */
-            KD_BLOCKS(s0->d)
-        for (const strip *s = s0; s < end; s++) {
-            const real *q = s->in + k * s->in_k + col_a * PANEL;
-            product_taus(s, dot, w, a0, a1, q, NULL, TAU(s));
-            if (both)
-                product_taus(s, dot, w, a0, a1, NULL, s->row_w + k * s->n_rows + row_a,
-                             TAU_BACK(s));
-        }
+            KD_BLOCKS (s0->d)
+                for (const strip *s = s0; s < end; s++) {
+                    const real *q = s->in + k * s->in_k + col_a * PANEL;
+                    product_taus(s, dot, w, a0, a1, q, NULL, TAU(s));
+                    if (both)
+                        product_taus(s, dot, w, a0, a1, NULL, s->row_w + k * s->n_rows + row_a,
+                                     TAU_BACK(s));
+                }
         for (const strip *s = s0; s < end; s++) {
             if (s->overflow) clear_overflow(s, TAU(s), 0);
             if (s->overflow && both) clear_overflow(s, TAU_BACK(s), 0);
@@ -945,8 +945,9 @@ static void product(const kd_product *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j
                         strip_invariants(prog, c->weights, d, g->x, g->u, s.y, s.v, s.np, bufs,
                                          stride);
                 }
-                if (fused) KD_BLOCKS(d)
-                for (int g = 0; g < n; g++) product_distances(&groups[g], both, a0, a1);
+                if (fused)
+                    KD_BLOCKS (d)
+                        for (int g = 0; g < n; g++) product_distances(&groups[g], both, a0, a1);
                 for (int g = 0; g < n; g++) {
                     run_program(prog, (real *)groups[g].bufs, stride, KD_ROWS * s.ld);
                     groups[g].overflow = strip_overflows(&groups[g]);
