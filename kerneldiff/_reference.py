@@ -701,7 +701,8 @@ def _apply(functional, order, tensor, axis):
         return np.trace(tensor, axis1=axis, axis2=axis + 1)[
             (slice(None),) * axis + (None, Ellipsis)
         ]
-    return tensor.reshape(*tensor.shape[:axis], -1, *tensor.shape[axis + order :])
+    entries = math.prod(tensor.shape[axis : axis + order])
+    return tensor.reshape(*tensor.shape[:axis], entries, *tensor.shape[axis + order :])
 
 
 def _block(kernel, row, col, same):

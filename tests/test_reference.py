@@ -417,6 +417,15 @@ def test_covariance_is_the_operators_applied(rows, cols, rng):
     assert_close(actual[None], desired[None], rtol=1e-14)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_covariance_of_no_points(name, rng):
+    some, none = functionals(rng.normal(size=(2, 2)))[name], functionals(np.zeros((0, 2)))[name]
+    length = reference.covariance(RBF(), some).shape[0]
+    assert reference.covariance(RBF(), none, some).shape == (0, length)
+    assert reference.covariance(RBF(), some, none).shape == (length, 0)
+    assert reference.covariance(RBF(), none).shape == (0, 0)
+
+
 @pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if case.positive])
 def test_covariance_is_symmetric_and_positive(name, rng):
     case = REGISTRY[name]
