@@ -73,6 +73,7 @@ from kerneldiff.numeric import (
     numerical_jacobian,
 )
 from kerneldiff.operators import CovarianceOperator, expansion
+from kerneldiff.rbf import RBFInterpolator
 from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
 from kerneldiff.tensors import (
     gradient,
@@ -99,6 +100,7 @@ __all__ = [
     "Hessian",
     "Laplacian",
     "Observations",
+    "RBFInterpolator",
     "TanhBasis",
     "Value",
     "ValueGradient",

@@ -192,32 +192,47 @@ KD_JET(matern52) {
     kd_root_tail(a, f, stride, n, order, 3, 2.5, 5 * par[1] / 4);
 }
 
-/* c (w s)^(m + 1/2): 0 at zero up to f^(m), singular beyond. */
-static void kd_half_power(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride,
-                          ptrdiff_t n, int order, int m, double c, double w) {
-    c *= __builtin_sqrt(w);
-    for (int k = 0; k < m; k++) c *= w;
-    for (int q = 0; q <= order && q <= m + 1; q++) {
-        const KD_REAL cq = (KD_REAL)c;
-        KD_REAL *fq = f + q * stride;
-        if (q > m)
-            KD_EACH fq[i] = cq * kd_rsqrt(a[i]);
-        else
-            KD_EACH fq[i] = cq * KD_SQRT(a[i]);
-        for (int k = q; k < m; k++) KD_EACH fq[i] *= a[i];
-        c *= m + 0.5 - q;
+/* c (w s)^(m + 1/2) up to f^(m+1), which is singular at zero; the others are 0 there. */
+KD_INLINE void kd_half_power(const KD_REAL *restrict a, KD_REAL *restrict f, ptrdiff_t stride,
+                             ptrdiff_t n, int order, int m, double c_, double w) {
+    c_ *= __builtin_sqrt(w);
+    for (int k = 0; k < m; k++) c_ *= w;
+    KD_REAL c[4];
+    for (int q = 0; q <= m + 1; c_ *= m + 0.5 - q, q++) c[q] = (KD_REAL)c_;
+    KD_EACH {
+        const KD_REAL s = a[i], root = KD_SQRT(s);
+        KD_REAL power = root;
+        for (int q = m; q >= 0; q--) {
+            if (q <= order) f[q * stride + i] = c[q] * power;
+            power *= s;
+        }
+        if (order > m) f[(m + 1) * stride + i] = s == 0 ? 0 : c[m + 1] / root;
     }
-    kd_root_tail(a, f, stride, n, order, m + 1, m + 0.5, 0);
 }
 
 /* Radial function linear: F(s) = -s^(1/2). At zero: 0, singular. */
-KD_JET(radial_linear) { kd_half_power(a, f, stride, n, order, 0, -par[0], par[1]); }
+KD_LOOPS(radial_linear) { kd_half_power(a, f, stride, n, order, 0, -par[0], par[1]); }
+
+KD_JET(radial_linear) {
+    KD_RUN_LOOPS(radial_linear, 1)
+    kd_root_tail(a, f, stride, n, order, 1, 0.5, 0);
+}
 
 /* Radial function cubic: F(s) = s^(3/2). At zero: 0, 0, singular. */
-KD_JET(cubic) { kd_half_power(a, f, stride, n, order, 1, par[0], par[1]); }
+KD_LOOPS(cubic) { kd_half_power(a, f, stride, n, order, 1, par[0], par[1]); }
+
+KD_JET(cubic) {
+    KD_RUN_LOOPS(cubic, 2)
+    kd_root_tail(a, f, stride, n, order, 2, 1.5, 0);
+}
 
 /* Radial function quintic: F(s) = -s^(5/2). At zero: 0, 0, 0, singular. */
-KD_JET(quintic) { kd_half_power(a, f, stride, n, order, 2, -par[0], par[1]); }
+KD_LOOPS(quintic) { kd_half_power(a, f, stride, n, order, 2, -par[0], par[1]); }
+
+KD_JET(quintic) {
+    KD_RUN_LOOPS(quintic, 3)
+    kd_root_tail(a, f, stride, n, order, 3, 2.5, 0);
+}
 
 /* Radial function thin_plate_spline: F(s) = s log(s) / 2, F' = (log(s) + 1) / 2, F'' = 1 / (2 s),
  * s F^(q+1) = -(q - 1) F^(q). At zero: 0, singular. */
