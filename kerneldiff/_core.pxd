@@ -93,16 +93,27 @@ cdef extern from "kd.h":
         int32_t n_rough
         const kd_rough *rough
 
+    enum:
+        KD_TANH_ARGUMENT, KD_TANH_VALUE, KD_TANH_SLOPE, KD_TANH_JACOBIAN
+        KD_TANH_INPUT_JACOBIAN, KD_TANH_INPUT_HESSIAN, KD_TANH_TANGENT, KD_TANH_CHAIN
+        KD_TANH_BACK
+
     ctypedef struct kd_tanh_call:
         Py_ssize_t n, d, k
         const void *x
-        const void *w
+        const void *panels
+        const void *dw_panels
+        const void *dx
+        const void *slopes
+        const void *g
+        Py_ssize_t group
+        const void *back
+        void *x_out
         void *out
-        int32_t jacobian, stream
+        int32_t what, stream
 
     ctypedef struct kd_table:
         size_t (*work_bytes)(const kd_call *) noexcept nogil
-        size_t (*tanh_work_bytes)(Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*widen)(const double *, Py_ssize_t, void *) noexcept nogil
         void (*pack)(const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      void *) noexcept nogil
@@ -117,7 +128,13 @@ cdef extern from "kd.h":
         void (*contract)(const kd_contraction *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                          double *, void *) noexcept nogil
         void (*jets)(const kd_program *, const void *, Py_ssize_t, void *, void *) noexcept nogil
+        void (*tanh_pack)(Py_ssize_t, Py_ssize_t, const void *, void *) noexcept nogil
+        size_t (*tanh_work_bytes)(const kd_tanh_call *) noexcept nogil
         void (*tanh)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*tanh_back)(const kd_tanh_call *, Py_ssize_t, Py_ssize_t, double *,
+                          void *) noexcept nogil
+        void (*tanh_finish)(const kd_tanh_call *, const double *, Py_ssize_t,
+                            Py_ssize_t) noexcept nogil
         void (*vmath)(int32_t, const void *, double, void *, Py_ssize_t) noexcept nogil
         void (*fill)(void *, double, Py_ssize_t, int32_t) noexcept nogil
 

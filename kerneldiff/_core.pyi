@@ -1,7 +1,8 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 OPS: dict[str, int]
 VMATH: tuple[str, ...]
@@ -9,16 +10,35 @@ SIGNATURE: str
 MAX_INVARIANTS: int
 MAX_ORDER: int
 
+# Memory of others, memory of threads, pauses of a loop, and its look at the clock.
+@disjoint_base
+class Buffer:
+    def __new__(cls, owner: Any, writable: bool = False) -> Self: ...
+
+@disjoint_base
+class Workspace:
+    def __new__(cls, size: int) -> Self: ...
+
+@disjoint_base
+class Pace:
+    def __new__(cls, tasks: int, cost: float, threads: int) -> Self: ...
+
+@disjoint_base
+class Watch:
+    def __new__(cls) -> Self: ...
+
+@disjoint_base
 class Callback: ...
 
 def python_callback(function: Callable[[np.ndarray, int], Any]) -> Callback: ...
 def compiled_callback(function: Any) -> Callback: ...
 def matern_callback(nu: float) -> Callback: ...
 
+@disjoint_base
 class Program:
     weights: list[np.ndarray | None]
-    def __init__(
-        self,
+    def __new__(
+        cls,
         invariants: Sequence[tuple[str, Sequence[float], Sequence[float], np.ndarray | None]],
         steps: Sequence[tuple[str, int, int, int, int, Sequence[float]]],
         n_buf: int,
@@ -26,7 +46,7 @@ class Program:
         order: int,
         rough: Sequence[tuple[int, int, int, bytes]] = (),
         callbacks: Sequence[Callback] = (),
-    ) -> None: ...
+    ) -> Self: ...
 
 def config() -> dict[str, Any]: ...
 def tensor(
@@ -55,6 +75,7 @@ def blocks(
 def panel(item: int) -> int: ...
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray: ...
 
+@disjoint_base
 class Side:
     points: np.ndarray
     directions: np.ndarray
@@ -63,14 +84,14 @@ class Side:
     item: int
     parts: int
     directional: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         points: np.ndarray,
         directions: np.ndarray,
         n: int,
         parts: int,
         directional: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
 
 def product(
     program: Program,
@@ -97,6 +118,22 @@ def contract(
     sums: np.ndarray | None,
 ) -> np.ndarray: ...
 def jets(program: Program, a: np.ndarray) -> np.ndarray: ...
-def tanh(x: np.ndarray, w: np.ndarray, out: np.ndarray, jacobian: bool, stream: bool) -> None: ...
+def tanh(
+    what: str,
+    x: np.ndarray,
+    w: np.ndarray,
+    out: np.ndarray,
+    stream: bool = False,
+    dw: np.ndarray | None = None,
+    dx: np.ndarray | None = None,
+    factors: np.ndarray | None = None,
+) -> None: ...
+def tanh_back(
+    x: np.ndarray,
+    w: np.ndarray,
+    g: np.ndarray,
+    w_out: np.ndarray,
+    x_out: np.ndarray | None = None,
+) -> None: ...
 def vmath(name: str, x: np.ndarray, p: float = 0.0) -> np.ndarray: ...
 def fill(out: np.ndarray, value: float, stream: bool, threads: int) -> None: ...

@@ -55,11 +55,13 @@ cdef extern from *:
 # How long, in rough nanoseconds, a task may take; from what total on threads pay for waking them
 # (measured: about 5 microseconds); and about how often to look at signals, in nanoseconds: first
 # by that rough measure, as fresh memory may be ten times slower, then by the clock. CACHED: how
-# many bytes of points should stay in the second-level cache.
+# many bytes of points should stay in the second-level cache. LANES: bytes for sums of which each
+# part of the points has its own.
 cdef double TASK = 2e5
 cdef double PARALLEL = 3e4
 cdef double FIRST_LOOK = 1e7
 cdef Py_ssize_t CACHED = 2**18
+cdef double LANES = 2**27
 cdef double LOOK = 5e7
 
 cdef int chosen_isa = -1
@@ -1102,36 +1104,84 @@ def jets(Program program, a):
     return out
 
 
-def tanh(x, w, out, bint jacobian, bint stream):
-    """Write a tanh basis or its compact Jacobian.
+cdef dict TANH = {
+    "argument": KD_TANH_ARGUMENT,
+    "value": KD_TANH_VALUE,
+    "slope": KD_TANH_SLOPE,
+    "jacobian": KD_TANH_JACOBIAN,
+    "input_jacobian": KD_TANH_INPUT_JACOBIAN,
+    "input_hessian": KD_TANH_INPUT_HESSIAN,
+    "tangent": KD_TANH_TANGENT,
+    "chain": KD_TANH_CHAIN,
+}
+
+
+def tanh(what, x, w, out, bint stream=False, dw=None, dx=None, factors=None):
+    """Write something of a layer of tanh units: see ``src/kd.h``.
 
     Parameters
     ----------
+    what : str
+        A key of `TANH`.
     x : ndarray of shape (N, D)
     w : ndarray of shape (D + 1, K)
-    out : ndarray of shape (N, K), or (N, D + 1, K) for the Jacobian
-    jacobian, stream : bool
+    out : ndarray
+        (N, K), but for the Jacobians (N, D + 1, K) and (N, K, D), and for the Hessian (N, K, D, D).
+    stream : bool, default=False
+    dw : ndarray of shape (D + 1, K), default=None
+    dx : ndarray of shape (N, D), default=None
+        The tangents; that of `x` is zero by default.
+    factors : ndarray of shape (N / group, K), default=None
+        Of a chain; ones by default.
     """
     cdef Buffer xb = Buffer(x), wb = Buffer(w), ob = Buffer(out, True)
-    cdef const kd_table *table = kd_get_table(isa(), <int> xb.view.itemsize)
+    cdef Buffer dwb, dxb, ab, fb
+    cdef Py_ssize_t item = xb.view.itemsize
+    cdef const kd_table *table = kd_get_table(isa(), <int> item)
     cdef Py_ssize_t n = xb.view.shape[0], d = xb.view.shape[1], k = wb.view.shape[1]
     if ob.view.len == 0:
         return
     cdef kd_tanh_call call
+    memset(&call, 0, sizeof(call))
+    call.what = TANH[what]
     call.n = n
     call.d = d
     call.k = k
     call.x = xb.view.buf
-    call.w = wb.view.buf
     call.out = ob.view.buf
-    call.jacobian = jacobian
     call.stream = stream
-    cdef double cost = k * (3 + 0.1 * d + (0.4 * (d + 1) if jacobian else 0))
+    cdef bint by_input = call.what == KD_TANH_INPUT_JACOBIAN or call.what == KD_TANH_INPUT_HESSIAN
+    cdef bint tangent = call.what == KD_TANH_TANGENT
+    cdef double cost = k * (3 + 0.1 * d * (3 if tangent else 1)) + 0.4 * ob.view.len / (item * n)
     cdef int threads = max_threads() if cost * n > PARALLEL else 1
+    # A multiple of the rows that share what is loaded.
     cdef Py_ssize_t rows = clip(min(TASK, cost * n / (4 * threads)) / cost, 1, n)
-    cdef Py_ssize_t tasks = (n + rows - 1) // rows
-    cdef size_t work_bytes = lines(table.tanh_work_bytes(d, k))
-    cdef Workspace space = Workspace(threads * work_bytes)
+    rows = max(rows // KD_ROWS * KD_ROWS, min(n, <Py_ssize_t> KD_ROWS))
+    cdef Py_ssize_t tasks = (n + rows - 1) // rows, panel = KD_PANEL_BYTES // item
+    cdef size_t work_bytes = lines(table.tanh_work_bytes(&call))
+    cdef size_t packed = (k + panel - 1) // panel * panel * (d + 1) * item
+    cdef size_t turned = lines(k * d * item) + KD_PAD_BYTES
+    cdef Workspace space = Workspace(
+        (1 + tangent) * packed + by_input * turned + threads * work_bytes
+    )
+    cdef char *panels = <char *> space.take(packed)
+    table.tanh_pack(d, k, wb.view.buf, panels)
+    call.panels = panels
+    if tangent:
+        dwb = Buffer(dw)
+        panels = <char *> space.take(packed)
+        table.tanh_pack(d, k, dwb.view.buf, panels)
+        call.dw_panels = panels
+        if dx is not None:
+            dxb = Buffer(dx)
+            call.dx = dxb.view.buf
+    if by_input:
+        ab = Buffer(np.ascontiguousarray(w[:d].T))
+        call.slopes = memcpy(space.take(turned), ab.view.buf, ab.view.len)
+    if factors is not None:
+        fb = Buffer(factors)
+        call.g = fb.view.buf
+        call.group = n // fb.view.shape[0]
     cdef char *work = <char *> space.take(threads * work_bytes)
     cdef Py_ssize_t t
     global threads_used
@@ -1141,6 +1191,88 @@ def tanh(x, w, out, bint jacobian, bint stream):
         with nogil:
             for t in prange(pace.start, pace.stop, num_threads=threads, schedule="dynamic"):
                 table.tanh(&call, t * rows, min((t + 1) * rows, n), work + threadid() * work_bytes)
+
+
+def tanh_back(x, w, g, w_out, x_out=None):
+    """Pull a cotangent of a layer of tanh units back to its weights and inputs.
+
+    Sums over points are formed in an order that depends on the shapes alone.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, D)
+    w : ndarray of shape (D + 1, K)
+    g : ndarray of shape (N, K)
+    w_out : ndarray of shape (D + 1, K)
+    x_out : ndarray of shape (N, D), default=None
+        Not wanted by default.
+    """
+    cdef Buffer xb = Buffer(x), wb = Buffer(w), gb = Buffer(g), ob = Buffer(w_out, True), xob
+    cdef Py_ssize_t item = xb.view.itemsize
+    cdef const kd_table *table = kd_get_table(isa(), <int> item)
+    cdef Py_ssize_t n = xb.view.shape[0], d = xb.view.shape[1], k = wb.view.shape[1]
+    cdef bint back = x_out is not None
+    if n == 0 or k == 0:
+        w_out[:] = 0
+        if back:
+            x_out[:] = 0
+        return
+    cdef kd_tanh_call call
+    memset(&call, 0, sizeof(call))
+    call.what = KD_TANH_BACK
+    call.n = n
+    call.d = d
+    call.k = k
+    call.x = xb.view.buf
+    call.g = gb.view.buf
+    call.out = ob.view.buf
+    cdef Py_ssize_t panel = KD_PANEL_BYTES // item
+    cdef Py_ssize_t columns = (k + panel - 1) // panel * panel
+    cdef Py_ssize_t d_panels = (d + panel - 1) // panel
+    cdef size_t packed = columns * (d + 1) * item, turned = d_panels * panel * k * item
+    cdef Py_ssize_t size = (d + KD_ROWS) // KD_ROWS * KD_ROWS * columns
+    # Each lane has sums of its own and its points in order; threads share the lanes out. A task is
+    # a tile of 64 points at least, unless that takes long, as it goes over all the sums once; lanes
+    # take no more than LANES bytes together, and a round not too long.
+    cdef double cost = k * (3 + (0.3 if back else 0.2) * (d + 1))
+    cdef int threads = max_threads() if cost * n > PARALLEL else 1
+    cdef Py_ssize_t rows = clip(min(TASK, cost * n / 16) / cost, clip(LOOK / cost, 1, 64), n)
+    cdef Py_ssize_t lanes = clip(min(LANES / (8.0 * size), 4 * LOOK / (cost * rows)), 4, 64)
+    lanes = min(lanes, (n + rows - 1) // rows)
+    cdef Py_ssize_t rounds = (n + rows * lanes - 1) // (rows * lanes)
+    rows = (n + rounds * lanes - 1) // (rounds * lanes)
+    rows = (rows + KD_ROWS - 1) // KD_ROWS * KD_ROWS
+    if back:
+        xob = Buffer(x_out, True)
+        call.x_out = xob.view.buf
+    cdef size_t work_bytes = lines(table.tanh_work_bytes(&call))
+    cdef Workspace space = Workspace(
+        packed + back * turned + threads * work_bytes + lanes * size * sizeof(double)
+    )
+    cdef char *panels = <char *> space.take(packed)
+    table.tanh_pack(d, k, wb.view.buf, panels)
+    call.panels = panels
+    if back:
+        panels = <char *> space.take(turned)
+        table.pack(wb.view.buf, d, k, 0, d_panels, panels)
+        call.back = panels
+    cdef double *sums = <double *> space.take(lanes * size * sizeof(double))
+    cdef char *work = <char *> space.take(threads * work_bytes)
+    cdef Py_ssize_t turn, e, i
+    cdef Watch watch = Watch()
+    global threads_used
+    threads_used = threads_used or threads > 1
+    for turn in range(rounds):
+        with nogil:
+            for e in prange(lanes, num_threads=threads, schedule="dynamic"):
+                i = (turn * lanes + e) * rows
+                if i < n:
+                    table.tanh_back(
+                        &call, i, min(i + rows, n), sums + e * size, work + threadid() * work_bytes)
+        watch.look()
+    with nogil:
+        for e in prange(d + 1, num_threads=threads, schedule="static"):
+            table.tanh_finish(&call, sums, lanes, e)
 
 
 VMATH = tuple(kd_vmath_name(number).decode() for number in range(kd_n_vmath()))

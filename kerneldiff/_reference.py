@@ -671,6 +671,57 @@ def tanh_jacobian(X, W, layout="compact"):
     return full if layout == "full" else full.reshape(N * K, rows * K)
 
 
+def tanh_stack(X, weights):
+    """Layers of tanh units, the functions of one being the inputs of the next, (N, K)."""
+    for W in weights:
+        X = tanh_basis(X, W)
+    return X
+
+
+def tanh_stack_jacobians(X, weights):
+    """The Jacobians of `tanh_stack` with respect to the weights of each layer, (N, K, D_l+1, K_l).
+
+    Forward through the layers above, each of which multiplies with its derivative by its inputs.
+    """
+    jacobians = []
+    for layer, W in enumerate(weights):
+        points = tanh_stack(X, weights[:layer])
+        J = tanh_jacobian(points, W, layout="full")
+        for above in range(layer + 1, len(weights)):
+            points = tanh_stack(X, weights[:above])
+            J = np.einsum("nkj,njab->nkab", tanh_input_jacobian(points, [weights[above]]), J)
+        jacobians.append(J)
+    return jacobians
+
+
+def tanh_input_jacobian(X, weights):
+    """The Jacobian of `tanh_stack` with respect to the points, (N, K, D)."""
+    X = _points(X)
+    J = np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), X.shape[1], X.shape[1]))
+    for W in map(_points, weights):
+        slope = _sech2(X @ W[:-1] + W[-1])
+        J = slope[:, :, None] * np.einsum("jk,njd->nkd", W[:-1], J)
+        X = tanh_basis(X, W)
+    return J
+
+
+def tanh_input_hessian(X, weights):
+    """The second derivatives of `tanh_stack` with respect to the points, (N, K, D, D).
+
+    By the chain rule from the last layer down: H = f' H_below + J_below' f'' J_below.
+    """
+    *below, W = map(_points, weights)
+    points = tanh_stack(_points(X), below)
+    z = points @ W[:-1] + W[-1]
+    slope, curvature = _sech2(z), -2 * np.tanh(z) * _sech2(z)
+    J = np.einsum("jk,njd->nkd", W[:-1], tanh_input_jacobian(X, below))
+    H = curvature[:, :, None, None] * J[:, :, :, None] * J[:, :, None, :]
+    if below:
+        inner = np.einsum("jk,njab->nkab", W[:-1], tanh_input_hessian(X, below))
+        H = H + slope[:, :, None, None] * inner
+    return H
+
+
 # ---------------------------------------------------------------------------------------------
 # Covariances of linear functionals
 # ---------------------------------------------------------------------------------------------

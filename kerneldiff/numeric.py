@@ -52,7 +52,7 @@ def numerical_jacobian(
 
     Returns
     -------
-    ndarray, shape (*func(x).shape, *x.shape)
+    ndarray of shape func(x).shape + x.shape
         Entry ``[i..., a...]`` is the derivative of ``func(x)[i...]`` with respect to ``x[a...]``
         (numerator layout).
 
@@ -114,7 +114,7 @@ def numerical_hessian(
 
     Returns
     -------
-    ndarray, shape (*func(x).shape, *x.shape, *x.shape)
+    ndarray of shape func(x).shape + x.shape + x.shape
         Entry ``[i..., a..., b...]`` is the second derivative of ``func(x)[i...]`` with respect to
         ``x[a...]`` and ``x[b...]`` (numerator layout).
 

@@ -174,13 +174,41 @@ typedef struct {
     const kd_rough *rough;
 } kd_contraction;
 
-/* tanh basis: x (n, d), w (d + 1, k) with the biases last. */
+/* What is wanted of a layer of tanh units phi = tanh(x a + b): with w = (a, b), (d + 1, k),
+ *     ARGUMENT        of tanh, (n, k)
+ *     VALUE           (n, k)
+ *     SLOPE           1 - phi^2, (n, k)
+ *     JACOBIAN        by w, (n, d + 1, k), of each unit by its own weights
+ *     INPUT_JACOBIAN  by x, (n, k, d)
+ *     INPUT_HESSIAN   by x twice, (n, k, d, d)
+ *     TANGENT         for tangents dw, and of x, (n, k)
+ *     CHAIN           x a, (n, k), times factors of which `group` rows share one
+ *     BACK            cotangents of w and x for a cotangent of phi. */
+enum {
+    KD_TANH_ARGUMENT,
+    KD_TANH_VALUE,
+    KD_TANH_SLOPE,
+    KD_TANH_JACOBIAN,
+    KD_TANH_INPUT_JACOBIAN,
+    KD_TANH_INPUT_HESSIAN,
+    KD_TANH_TANGENT,
+    KD_TANH_CHAIN,
+    KD_TANH_BACK
+};
+
 typedef struct {
     ptrdiff_t n, d, k;
-    const void *x, *w;
-    void *out;
-    int32_t jacobian; /* 0: tanh itself, (n, k); 1: the compact Jacobian, (n, d + 1, k) */
-    int32_t stream;
+    const void *x;         /* (n, d) */
+    const void *panels;    /* w in panels, see tanh_pack */
+    const void *dw_panels; /* TANGENT: dw likewise */
+    const void *dx;        /* (n, d), or NULL */
+    const void *slopes;    /* by x: a transposed, (k, d), padded */
+    const void *g;         /* BACK: the cotangent (n, k); CHAIN: (n / group, k), or NULL for ones */
+    ptrdiff_t group;
+    void *x_out;      /* the cotangent of x, (n, d), or NULL; */
+    const void *back; /* for it, a as d points of k coordinates, in the panels of pack */
+    void *out;        /* what is wanted; of BACK, the cotangent of w, (d + 1, k) */
+    int32_t what, stream;
 } kd_tanh_call;
 
 typedef struct {
@@ -188,7 +216,6 @@ typedef struct {
     int32_t real_bytes;
     /* Bytes of workspace a thread needs. */
     size_t (*work_bytes)(const kd_call *call);
-    size_t (*tanh_work_bytes)(ptrdiff_t d, ptrdiff_t k);
     /* d weights as reals; ones for NULL. */
     void (*widen)(const double *weights, ptrdiff_t d, void *out);
     /* Packs panels [p0, p1) of y (m, d). */
@@ -211,7 +238,15 @@ typedef struct {
     size_t (*contraction_work_bytes)(const kd_contraction *call);
     void (*contract)(const kd_contraction *call, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0,
                      ptrdiff_t j1, double *results, void *work);
+    /* Weights (d + 1, k) as panels (ceil(k / panel), d + 1, panel), padded with zeros. */
+    void (*tanh_pack)(ptrdiff_t d, ptrdiff_t k, const void *w, void *panels);
+    /* Rows [i0, i1).  BACK adds to sums, for tanh_finish: (d + 1 rounded up to KD_ROWS, k rounded
+     * up to a panel) of one lane; that adds row a of the lanes up. */
+    size_t (*tanh_work_bytes)(const kd_tanh_call *call);
     void (*tanh)(const kd_tanh_call *call, ptrdiff_t i0, ptrdiff_t i1, void *work);
+    void (*tanh_back)(const kd_tanh_call *call, ptrdiff_t i0, ptrdiff_t i1, double *sums,
+                      void *work);
+    void (*tanh_finish)(const kd_tanh_call *call, const double *sums, ptrdiff_t lanes, ptrdiff_t a);
     /* Function `which` of vmath.h, element by element, so that its errors can be measured; p is
      * the second argument of those that take one. */
     void (*vmath)(int32_t which, const void *x, double p, void *y, ptrdiff_t n);

@@ -1386,66 +1386,7 @@ static void pack(const void *y_, ptrdiff_t m, ptrdiff_t d, ptrdiff_t p0, ptrdiff
 
 #include "contractions.h"
 
-/* ---------------------------------------------------------------------- tanh basis --- */
-
-enum { KBLOCK = 512 }; /* units of a basis handled at once */
-
-static size_t tanh_work_bytes(ptrdiff_t d, ptrdiff_t k) {
-    (void)d, (void)k;
-    return sizeof(real) * (3 * (KBLOCK + PAD) + SINK + SINK / 2 + LINE + PAD);
-}
-
-/* A vector times a number, in pieces that fit the sink. */
-static void put_scaled(sink *k, real c, const real *v, ptrdiff_t n) {
-    for (ptrdiff_t e0 = 0; e0 < n; e0 += SINK / 2) {
-        const ptrdiff_t len = n - e0 < SINK / 2 ? n - e0 : SINK / 2;
-        real *p = sink_room(k, len);
-        KD_ROW(len, p, c * AT(v + e0));
-        k->fill += len;
-    }
-}
-
-/* z = b + x a, for units k0 .. k0 + nk - 1. */
-static void tanh_arguments(const kd_tanh_call *c, const real *x, ptrdiff_t k0, ptrdiff_t nk,
-                           real *z) {
-    const real *w = (const real *)c->w + k0, *b = w + c->d * c->k;
-    for (ptrdiff_t q = 0; q < nk; q++) z[q] = b[q];
-    for (ptrdiff_t a = 0; a < c->d; a++) {
-        const real xa = x[a];
-#pragma omp simd
-        for (ptrdiff_t q = 0; q < nk; q++) z[q] += xa * w[a * c->k + q];
-    }
-}
-
-static void tanh_rows(const kd_tanh_call *c, ptrdiff_t i0, ptrdiff_t i1, void *work) {
-    const ptrdiff_t d = c->d, kk = c->k;
-    real *z = work, *t = z + KBLOCK + PAD, *s = t + KBLOCK + PAD;
-    sink k = {.buf = s + KBLOCK + PAD, .stream = c->stream};
-    for (ptrdiff_t i = i0; i < i1; i++) {
-        const real *x = (const real *)c->x + i * d;
-        for (ptrdiff_t k0 = 0; k0 < kk; k0 += KBLOCK) {
-            const ptrdiff_t nk = kk - k0 < KBLOCK ? kk - k0 : KBLOCK;
-            tanh_arguments(c, x, k0, nk, z);
-            if (!c->jacobian) {
-#pragma omp simd
-                for (ptrdiff_t q = 0; q < nk; q++) t[q] = kd_tanh(z[q]);
-                memcpy((real *)c->out + i * kk + k0, t, (size_t)nk * sizeof(real));
-                continue;
-            }
-#pragma omp simd
-            for (ptrdiff_t q = 0; q < nk; q++) s[q] = kd_sech2(z[q]);
-            /* A basis that fits one block is written as one run of d + 1 rows. */
-            const int whole = nk == kk;
-            for (ptrdiff_t a = 0; a <= d; a++) {
-                if (!whole || a == 0) sink_begin(&k, (real *)c->out + (i * (d + 1) + a) * kk + k0);
-                const real xa = a < d ? x[a] : 1;
-                put_scaled(&k, xa, s, nk);
-                if (!whole || a == d) sink_flush(&k, 1);
-            }
-        }
-    }
-    stream_end(c->stream);
-}
+#include "tanh.h"
 
 /* ------------------------------------------------------------------- single functions --- */
 
@@ -1498,7 +1439,10 @@ const kd_table KD_CAT4(kd_table_, KD_ISA, KD_SUFFIX, ) = {
     .product_finish = product_finish,
     .contraction_work_bytes = contraction_work_bytes,
     .contract = contract,
+    .tanh_pack = tanh_pack,
     .tanh = tanh_rows,
+    .tanh_back = tanh_back,
+    .tanh_finish = tanh_finish,
     .vmath = vmath,
     .fill = fill,
 };

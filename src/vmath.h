@@ -206,10 +206,14 @@ KD_INLINE KD_REAL kd_tanh(KD_REAL z) {
     return t;
 }
 
+/* The derivative alone, 4.2 ulp, cheaper: 4 e / (1 + e)². */
 KD_INLINE KD_REAL kd_sech2(KD_REAL z) {
-    KD_REAL t, s;
-    kd_tanh_sech2(z, &t, &s);
-    return s;
+    KD_BITS b;
+    const KD_REAL p =
+        kd_exp_reduce(kd_at_least(-2 * kd_abs(z), KD_EXP_MIN), 0, KD_K(KD_BIAS + KD_SPARE), &b);
+    const KD_REAL scale = kd_real(b << KD_MANTISSA), power = scale * KD_SPARE_INV;
+    const KD_REAL u = (1 + power) + power * p;
+    return kd_at_most((scale * p + scale) / (u * u) * (4 * KD_SPARE_INV), 1);
 }
 
 /* -------------------------------------------------------------------------------------- log --- */

@@ -8,6 +8,7 @@ from _products import WORK
 from _support import DTYPES, KERNELS, OPERATIONS, points
 
 import kerneldiff
+from kerneldiff import tanh
 
 
 def tensor_inputs(dtype, size, spread):
@@ -43,10 +44,35 @@ TENSORS = {
     for dtype in DTYPES
 }
 
+
+def tanh_tangents(X, W):
+    """A cotangent of the functions and tangents of the points and weights, of either sign."""
+    sizes = [(X.shape[0], W.shape[1]), X.shape, W.shape]
+    return [np.cos(np.arange(np.prod(size)) + 1).reshape(size).astype(X.dtype) for size in sizes]
+
+
+def tanh_products(X, W):
+    """Cotangents of the weights and the points, and the tangent, of a layer."""
+    G, dX, dW = tanh_tangents(X, W)
+    (of_weights,), of_points = tanh._backward(X, [W], None, G)
+    return of_weights, of_points, tanh._tangent(X, [W], [dW], dX)
+
+
+# What is computed for points and the weights of a layer.
+LAYER = {
+    "tanh_basis": kerneldiff.tanh_basis,
+    "tanh_jacobian": kerneldiff.tanh_jacobian,
+    "input_jacobian": lambda X, W: tanh._input_jacobian(X, [W]),
+    "input_hessian": lambda X, W: tanh._input_hessian(X, [W]),
+    "vjp": lambda X, W: tanh_products(X, W)[0],
+    "vjp of points": lambda X, W: tanh_products(X, W)[1],
+    "jvp": lambda X, W: tanh_products(X, W)[2],
+}
+
 # Id: function, dtype, size (N, D, K).
 TANH = {
     f"{name}-{dtype}-{'x'.join(map(str, size))}": (name, dtype, size)
-    for name in ("tanh_basis", "tanh_jacobian")
+    for name in LAYER
     for dtype in DTYPES
     for size in [(53, 5, 67), (7, 17, 8), (300, 2, 3)]
 }
@@ -61,7 +87,7 @@ def compute(case):
     if case in WORK:
         return WORK[case]()
     name, dtype, size = TANH[case]
-    return getattr(kerneldiff, name)(*tanh_inputs(dtype, size))
+    return LAYER[name](*tanh_inputs(dtype, size))
 
 
 def save(path):

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 import kerneldiff
+from kerneldiff import tanh
 
 # Rounding of an entry relative to the largest of the array: a few hundred eps at these sizes.
 TOLERANCES = {"float64": 1e-13, "float32": 5e-6}
@@ -175,6 +176,60 @@ def test_tanh_jacobian(size, dtype, rng):
     assert actual.shape == (n, d + 1, k)
     # |x| < 5, and the slope of sech^2 is at most 1.
     np.testing.assert_allclose(actual, expected, rtol=0, atol=50 * (d + 1) * np.finfo(dtype).eps)
+
+
+@tanh_sizes
+def test_tanh_products(size, dtype, rng):
+    """By weights and points, from both sides, and second derivatives."""
+    n, d, k = size
+    X, W = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
+    dX, dW = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(d + 1, k)).astype(dtype)
+    G = rng.normal(size=(n, k)).astype(dtype)
+    X1 = np.concatenate([X, np.ones((n, 1))], axis=1)
+    phi = np.tanh(X1 @ W)
+    slope, A = 1 - phi**2, W[:-1].T.astype(float)
+    (of_weights,), of_points = tanh._backward(X, [W], None, G)
+    eps = np.finfo(dtype).eps
+    # Sums of n, k or d terms of order 1 to 10, and the errors of z in each of them.
+    for actual, expected, terms in [
+        (of_weights, X1.T @ (G * slope), n + d),
+        (of_points, (G * slope) @ A, k + d),
+        (tanh._tangent(X, [W], [dW], dX), slope * (X1 @ dW + dX @ A.T), d),
+        (tanh._input_jacobian(X, [W]), slope[:, :, None] * A, d),
+        (
+            tanh._input_hessian(X, [W]),
+            (-2 * phi * slope)[:, :, None, None] * A[:, :, None] * A[:, None],
+            d,
+        ),
+    ]:
+        assert actual.dtype == dtype
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=100 * (terms + 2) * eps)
+
+
+@pytest.mark.parametrize("n", [0, 1, 70])
+def test_tanh_stack(n, dtype, rng):
+    """The product from the right is a difference, and that from the left its adjoint."""
+    X = rng.normal(size=(n, 2)).astype(dtype)
+    weights = [rng.normal(size=size).astype(dtype) for size in [(3, 5), (6, 17), (18, 3)]]
+    dW = [rng.normal(size=W.shape).astype(dtype) for W in weights]
+    G = rng.normal(size=(n, 3)).astype(dtype)
+    expected = X.astype(float)
+    moved = np.zeros_like(expected)
+    for W, dw in zip(weights, dW, strict=True):
+        dz = expected @ dw[:-1] + dw[-1] + moved @ W[:-1]
+        expected = np.tanh(expected @ W[:-1] + W[-1])
+        moved = (1 - expected**2) * dz
+    tolerance = {"float64": 1e-11, "float32": 1e-2}[np.dtype(dtype).name]
+    np.testing.assert_allclose(tanh._forward(X, weights)[-1], expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(tanh._tangent(X, weights, dW), moved, rtol=0, atol=tolerance)
+    of_weights, _ = tanh._backward(X, weights, None, G)
+    pulled = sum((v.astype(float) * dw).sum() for v, dw in zip(of_weights, dW, strict=True))
+    assert abs(pulled - (G * moved).sum()) <= tolerance * (n + 1)
+    jacobians = tanh._stack_jacobians(X, weights)
+    pushed = sum(np.einsum("nkab,ab->nk", J, dw) for J, dw in zip(jacobians, dW, strict=True))
+    np.testing.assert_allclose(pushed, moved, rtol=0, atol=10 * tolerance)
+    assert tanh._input_jacobian(X, weights).shape == (n, 3, 2)
+    assert tanh._input_hessian(X, weights).shape == (n, 3, 2, 2)
 
 
 def joint(tensors):

@@ -11,6 +11,7 @@ less than 5 eps.
 import mpmath
 import numpy as np
 import pytest
+from _cases import LAYER, tanh_products, tanh_tangents
 from _support import DTYPES, points
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -18,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kerneldiff
-from kerneldiff import TanhBasis, _reference, tanh_basis, tanh_jacobian
+from kerneldiff import TanhBasis, _reference, tanh, tanh_basis, tanh_jacobian
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -81,6 +82,90 @@ def assert_jacobian_right(actual, X, W):
     assert (np.abs(actual - expected) <= bound).all()
 
 
+def assert_input_jacobian_right(actual, X, W):
+    z, total, _ = arguments(X, W)
+    info = np.finfo(X.dtype)
+    expected = slope(z)[:, :, None] * W[:-1].T.astype(z.dtype)
+    assert actual.dtype == X.dtype
+    assert actual.shape == expected.shape
+    bound = ((4 * total + 5) * info.eps)[:, :, None] * np.abs(expected)
+    bound += (1 + np.abs(W[:-1].T)) * info.smallest_subnormal
+    assert (np.abs(actual - expected) <= bound).all()
+
+
+def assert_input_hessian_right(actual, X, W):
+    """tanh'' = -2 tanh (1 - tanh²) moves by at most 4 (1 - tanh²) times what z moves by."""
+    z, total, _ = arguments(X, W)
+    info = np.finfo(X.dtype)
+    A = W[:-1].T.astype(z.dtype)
+    square = A[:, :, None] * A[:, None, :]
+    curvature = -2 * np.tanh(z) * slope(z)
+    expected = curvature[:, :, None, None] * square
+    assert actual.dtype == X.dtype
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, actual.swapaxes(2, 3))
+    bound = (4 * 2 * total * slope(z) + 10 * np.abs(curvature)) * info.eps
+    bound = bound[:, :, None, None] * np.abs(square)
+    # Where tanh'' or the product is subnormal: good to the spacing.
+    bound += (1 + 4 * np.abs(square)) * info.smallest_subnormal
+    assert (np.abs(actual - expected) <= bound).all()
+
+
+def assert_sum_right(actual, terms, relative, axis, dtype):
+    """A sum of terms with relative errors, in blocks of 64, of which there are not many.
+
+    So there are at most 64 roundings in a block and as many as blocks and lanes after it.
+    """
+    eps = np.finfo(dtype).eps
+    roundings = 64 + terms.shape[axis] / 64 + 64
+    bound = (np.abs(terms) * (relative + roundings * eps)).sum(axis=axis)
+    assert actual.dtype == dtype
+    assert actual.shape == bound.shape
+    bound += terms.shape[axis] * np.finfo(dtype).smallest_subnormal
+    assert (np.abs(actual - terms.sum(axis=axis)) <= bound).all()
+
+
+def assert_vjp_right(actual, X, W):
+    z, total, X1 = arguments(X, W)
+    G, _, _ = tanh_tangents(X, W)
+    terms = X1[:, :, None] * (G * slope(z))[:, None, :]
+    relative = (4 * total + 6)[:, None, :] * np.finfo(X.dtype).eps
+    assert_sum_right(actual, terms, relative, 0, X.dtype)
+
+
+def assert_vjp_of_points_right(actual, X, W):
+    z, total, _ = arguments(X, W)
+    G, _, _ = tanh_tangents(X, W)
+    terms = (G * slope(z))[:, None, :] * W[:-1].astype(z.dtype)
+    relative = (4 * total + 6)[:, None, :] * np.finfo(X.dtype).eps
+    assert_sum_right(actual, terms, relative, 2, X.dtype)
+
+
+def assert_jvp_right(actual, X, W):
+    z, total, X1 = arguments(X, W)
+    _, dX, dW = tanh_tangents(X, W)
+    info = np.finfo(X.dtype)
+    dz = X1 @ dW + dX @ W[:-1].astype(z.dtype)
+    of_dz = np.abs(X1) @ np.abs(dW) + np.abs(dX) @ np.abs(W[:-1])
+    expected = dz * slope(z)
+    assert actual.dtype == X.dtype
+    assert actual.shape == expected.shape
+    bound = ((4 * total + 6) * np.abs(dz) + 4 * of_dz) * info.eps * slope(z)
+    bound += (1 + np.abs(dz)) * info.smallest_subnormal
+    assert (np.abs(actual - expected) <= bound).all()
+
+
+ASSERTIONS = {
+    "tanh_basis": assert_basis_right,
+    "tanh_jacobian": assert_jacobian_right,
+    "input_jacobian": assert_input_jacobian_right,
+    "input_hessian": assert_input_hessian_right,
+    "vjp": assert_vjp_right,
+    "vjp of points": assert_vjp_of_points_right,
+    "jvp": assert_jvp_right,
+}
+
+
 @dtypes
 @pytest.mark.parametrize("size", SIZES, ids=label)
 def test_basis(size, dtype):
@@ -96,14 +181,33 @@ def test_jacobian(size, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("size", SIZES, ids=label)
+def test_products(size, dtype):
+    """With any sizes of blocks and vectors, and any number of points."""
+    X, W = inputs(*size, dtype)
+    of_weights, of_points, tangent = tanh_products(X, W)
+    assert_vjp_right(of_weights, X, W)
+    assert_vjp_of_points_right(of_points, X, W)
+    assert_jvp_right(tangent, X, W)
+
+
+@dtypes
+@pytest.mark.parametrize("size", [size for size in SIZES if size[1] < 40], ids=label)
+def test_derivatives_by_points(size, dtype):
+    X, W = inputs(*size, dtype)
+    assert_input_jacobian_right(tanh._input_jacobian(X, [W]), X, W)
+    assert_input_hessian_right(tanh._input_hessian(X, [W]), X, W)
+
+
+@dtypes
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 10.0, 100.0])
 @pytest.mark.parametrize("side", ["points", "weights"])
 def test_scales(side, scale, dtype):
     """From nearly linear to saturated, with large slopes or with large points."""
     X, W = inputs(31, 4, 29, dtype)
     (X if side == "points" else W)[:] *= scale
-    assert_basis_right(tanh_basis(X, W), X, W)
-    assert_jacobian_right(tanh_jacobian(X, W), X, W)
+    for name, check in ASSERTIONS.items():
+        check(LAYER[name](X, W), X, W)
 
 
 @dtypes
@@ -112,8 +216,8 @@ def test_cancelling_terms(dtype):
     X, W = inputs(31, 4, 29, dtype)
     X += 100
     W[-1] = -100 * W[:-1].sum(axis=0)
-    assert_basis_right(tanh_basis(X, W), X, W)
-    assert_jacobian_right(tanh_jacobian(X, W), X, W)
+    for name, check in ASSERTIONS.items():
+        check(LAYER[name](X, W), X, W)
 
 
 # Up to here 1 - tanh²(z) = 4 exp(-2 |z|) is a normal number.
@@ -433,6 +537,7 @@ def test_parameters():
     assert TanhBasis(5, scale=2.0).get_params() == {
         "n_components": 5,
         "weights": None,
+        "hidden_layer_sizes": (),
         "scale": 2.0,
         "random_state": None,
     }
