@@ -75,6 +75,7 @@ from kerneldiff.numeric import (
 from kerneldiff.operators import CovarianceOperator, expansion
 from kerneldiff.rbf import RBFInterpolator
 from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
+from kerneldiff.tanh_regressor import TanhRegressor
 from kerneldiff.tensors import (
     gradient,
     hessian,
@@ -102,6 +103,7 @@ __all__ = [
     "Observations",
     "RBFInterpolator",
     "TanhBasis",
+    "TanhRegressor",
     "Value",
     "ValueGradient",
     "check_kernel_derivatives",

@@ -7,18 +7,27 @@ else goes through scikit-learn's own checks, and so has scikit-learn's own messa
 import functools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
 from sklearn import get_config
+from sklearn.base import _fit_context
 from sklearn.utils import check_array
 
 # Reused outputs beyond this size are written past the caches: they would not stay there anyway.
 STREAM_BYTES = 2**25
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def fit_context(method: _Method) -> _Method:
+    """scikit-learn's check of an estimator's parameters before `fit`, with the types kept."""
+    return _fit_context(prefer_skip_nested_validation=True)(method)
 
 
 def check_points(X: Any, name: str) -> np.ndarray:

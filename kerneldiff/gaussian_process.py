@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context, clone
+from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor as _Base
 from sklearn.gaussian_process import kernels as sk
 from sklearn.preprocessing import StandardScaler
@@ -25,7 +25,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import memory_limit
+from kerneldiff._validation import fit_context, memory_limit
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -534,7 +534,7 @@ class GaussianProcessRegressor(_Base):
 
     # ---- fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @fit_context
     def fit(
         self,
         X: Any,
