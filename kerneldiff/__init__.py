@@ -78,6 +78,7 @@ from kerneldiff.tanh import TanhBasis, tanh_basis, tanh_jacobian
 from kerneldiff.tanh_regressor import TanhRegressor
 from kerneldiff.tensors import (
     gradient,
+    gram_jacobian,
     hessian,
     hessian_diag,
     kernel_matrix,
@@ -110,6 +111,7 @@ __all__ = [
     "covariance",
     "expansion",
     "gradient",
+    "gram_jacobian",
     "hessian",
     "hessian_diag",
     "kernel_matrix",

@@ -34,6 +34,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import LowLevelCallable
@@ -511,7 +512,7 @@ class Columns(sk.Kernel):
     (4, 4, 3)
     """
 
-    def __init__(self, kernel, dims):
+    def __init__(self, kernel: Any, dims: Any) -> None:
         self.kernel = kernel
         self.dims = dims
 
@@ -1651,6 +1652,20 @@ def is_stationary(term):
     return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
 
 
+def _jets_on_diagonal(term, X, order):
+    """The invariants of a tree, and its jets where points meet themselves."""
+    d, dtype = X.shape[1], X.dtype.char
+    program = compile_term(term, d, order, dtype=dtype)
+    invariants = (leaf.invariant for leaf in leaves(_balanced(term, d, _LIMITS[dtype])))
+    used = list(dict.fromkeys(invariants)) or [_SQDIST]
+    a = np.zeros((len(used), len(X)), X.dtype)
+    for row, invariant in zip(a, used, strict=True):
+        if invariant.kind == "dot":
+            weights = 1.0 if invariant.weights is None else np.array(invariant.weights, X.dtype)
+            row[:] = np.einsum("na,na->n", X * weights, X)
+    return used, _core.jets(program, a)
+
+
 def on_diagonal(term, X):
     """Values of a tree where points meet themselves.
 
@@ -1663,16 +1678,32 @@ def on_diagonal(term, X):
     -------
     ndarray of shape (N,)
     """
-    d, dtype = X.shape[1], X.dtype.char
-    program = compile_term(term, d, 0, dtype=dtype)
-    invariants = (leaf.invariant for leaf in leaves(_balanced(term, d, _LIMITS[dtype])))
-    used = list(dict.fromkeys(invariants)) or [_SQDIST]
-    a = np.zeros((len(used), len(X)), X.dtype)
-    for row, invariant in zip(a, used, strict=True):
+    return _jets_on_diagonal(term, X, 0)[1][0]
+
+
+def gradient_on_diagonal(term, X):
+    """Gradients of the values of a tree where points meet themselves: of k(x, x) by x.
+
+    Squared distances are 0 there and stay so, and with them all that has no derivatives there.
+
+    Parameters
+    ----------
+    term : tree of terms
+    X : ndarray of shape (N, D)
+
+    Returns
+    -------
+    ndarray of shape (N, D)
+    """
+    result = np.zeros_like(X)
+    if is_stationary(term):
+        return result
+    used, jets = _jets_on_diagonal(term, X, 1)
+    for invariant, slope in zip(used, jets[1:], strict=True):
         if invariant.kind == "dot":
             weights = 1.0 if invariant.weights is None else np.array(invariant.weights, X.dtype)
-            row[:] = np.einsum("na,na->n", X * weights, X)
-    return _core.jets(program, a)[0]
+            result += 2 * slope[:, None] * (weights * X)
+    return result
 
 
 def smoothness(term):

@@ -10,11 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 from sklearn import get_config
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import STREAM_BYTES, check_choice, check_out, check_pair
+from kerneldiff._validation import (
+    STREAM_BYTES,
+    check_choice,
+    check_out,
+    check_pair,
+    check_points,
+    memory_limit,
+)
 
 
 class _Tensor(NamedTuple):
@@ -333,15 +341,15 @@ def hessian(
     >>> import numpy as np
     >>> from sklearn.gaussian_process.kernels import RBF
     >>> from kerneldiff import hessian
-    >>> X = np.array([[0.0, 0.0], [1.0, 2.0]])
+    >>> X = np.array([[0.0, 0.0], [0.5, 2.0]])
     >>> H = hessian(RBF(1.0), X)
     >>> H.shape
     (2, 2, 2, 2)
     >>> H[0, 1].round(3)
-    array([[-0.   ,  0.164],
-           [ 0.164,  0.246]])
+    array([[-0.09 ,  0.119],
+           [ 0.119,  0.358]])
     >>> hessian(RBF(1.0), X, layout="packed")[0, 1].round(3)
-    array([-0.   ,  0.164,  0.246])
+    array([-0.09 ,  0.119,  0.358])
     """
     check_choice("layout", layout, tuple(_HESSIAN))
     return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
@@ -591,6 +599,187 @@ def rbf_hessian(
     """
     check_choice("layout", layout, tuple(_HESSIAN))
     return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
+
+
+# Gradients are made in pieces of so many bytes on their way to a Gram Jacobian.
+_PIECE = 2**21
+
+
+def gram_jacobian(
+    kernel: Kernel,
+    X: ArrayLike,
+    *,
+    layout: str = "tensor",
+    out: np.ndarray | None = None,
+) -> Any:
+    """Derivatives of the Gram matrix K(X, X) of some points by all coordinates of the points.
+
+    An entry K_ij changes with x_i and x_j alone, so that of the N³D derivatives only N(2N − 1)D can
+    differ from zero.
+
+    Parameters
+    ----------
+    kernel : sklearn.gaussian_process.kernels.Kernel
+        Any that can be read: scikit-learn's, `Columns`, sums, products and powers of them, and
+        subclasses of one's own with `invariant` and `jet`.
+    X : array-like of shape (N, D)
+        Points.
+    layout : {"tensor", "matrix", "sparse"}, default="tensor"
+        "tensor" keeps all axes, "matrix" flattens the entries of K and those of X row by row, and
+        "sparse" is this matrix in compressed rows, of which nothing is stored but the N(2N − 1)D
+        entries with p = i or p = j.
+    out : ndarray of shape (N, N, N, D) or (N·N, N·D), default=None
+        Where to write: C-contiguous, of the type of the result, apart from X. It may be a
+        memory-mapped file. Not for "sparse".
+
+    Returns
+    -------
+    J : ndarray of shape (N, N, N, D) or (N·N, N·D), or scipy.sparse.csr_array of the latter
+        ``J[i, j, p, a]``, or ``J[i * N + j, p * D + a]``, is ∂K_ij/∂X_pa. float32 if X is, else
+        float64; `out` if that was given.
+
+    Raises
+    ------
+    TypeError
+        If a part of the kernel cannot be read; the part is named.
+    ValueError
+        If an argument has a wrong shape, type or value. `out` is then left as it was.
+    MemoryError
+        If the result would be larger than the memory this process may use.
+
+    See Also
+    --------
+    gradient : The derivatives by one argument, which this one is made of.
+    CovarianceOperator.vjp : Sums Σ_ij W_ij ∂K_ij/∂X_pa, without the derivatives.
+
+    Notes
+    -----
+    With [p = i] for 1 where p is i and 0 elsewhere,
+
+        ∂K_ij/∂x_p = [p = i] ∂k/∂x (x_i, x_j) + [p = j] ∂k/∂y (x_i, x_j).
+
+    On the diagonal this is the derivative of k(x, x), in which both arguments move: 0 for a
+    stationary kernel, even one that has a kink where points meet (Matérn 1/2), and 2x for a dot
+    product. The noise of a WhiteKernel moves along with its point. Where two different points
+    coincide and the kernel has a kink, the derivative does not exist and is NaN.
+
+    An interrupt (Ctrl-C) ends the call within a second and may leave `out` partly written.
+
+    References
+    ----------
+    J. R. Magnus and H. Neudecker, "Matrix Differential Calculus with Applications in Statistics and
+    Econometrics", 3rd edition, Wiley 2019, chapter 9, for the Jacobian of a matrix function as a
+    matrix (there with columns stacked, here with rows).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.gaussian_process.kernels import RBF
+    >>> from kerneldiff import gram_jacobian
+    >>> X = np.array([[0.0], [1.0]])
+    >>> gram_jacobian(RBF(1.0), X, layout="matrix").round(3)
+    array([[ 0.   ,  0.   ],
+           [ 0.607, -0.607],
+           [ 0.607, -0.607],
+           [ 0.   ,  0.   ]])
+    >>> gram_jacobian(RBF(1.0), X).shape
+    (2, 2, 2, 1)
+    >>> X = np.random.default_rng(0).normal(size=(300, 3))
+    >>> J = gram_jacobian(RBF(1.0), X, layout="sparse")
+    >>> J.shape, J.nnz
+    ((90000, 900), 539100)
+    """
+    check_choice("layout", layout, ("tensor", "matrix", "sparse"))
+    if out is not None and layout == "sparse":
+        raise ValueError("out is for dense layouts; with layout='sparse' it must be None.")
+    passed, X = X, check_points(X, "X")
+    n, d = X.shape
+    term = kernels.read(kernel, d)
+    program = kernels.compile_term(term, d, 1, dtype=X.dtype.char)
+    if out is None:
+        _check_gram_memory(n, d, X.dtype, layout)
+    if layout == "sparse":
+        data, indices, indptr = _sparse_gram(n, d, X.dtype)
+    else:
+        shape = (n, n, n, d) if layout == "tensor" else (n * n, n * d)
+        # New memory is zero where it is not touched, and need not be touched.
+        J = np.zeros(shape, X.dtype) if out is None else check_out(out, shape, X.dtype, X=passed)
+        tensor = J.reshape(n, n, n, d)
+    diagonal = kernels.gradient_on_diagonal(kernels.with_noise(term) or term, X)
+    rows = max(1, _PIECE // max(1, n * d * X.itemsize))
+    both = np.empty((2, min(rows, n), n, d), X.dtype)
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        by_x, by_y = both[:, : stop - start]
+        for block, wrt in ((by_x, "x"), (by_y, "y")):
+            _core.tensor(program, X[start:stop], X, block, _GRADIENT.number, wrt, False)
+        for i, of_x, of_y in zip(range(start, stop), by_x, by_y, strict=True):
+            of_y[i] = diagonal[i]
+            if layout == "sparse":
+                # Of the pair (i, j), that by x_j stands at 2j, and that by x_i before or behind it.
+                data[i, ::2] = of_y
+                data[i, 1 : 2 * i : 2] = of_x[:i]
+                data[i, 2 * i + 1 :: 2] = of_x[i + 1 :]
+            else:
+                if out is not None:
+                    tensor[i] = 0
+                tensor[i, :, i] = of_x
+                np.einsum("jja->ja", tensor[i])[...] = of_y
+    if layout != "sparse":
+        return J
+    sparse = csr_array((data.reshape(-1), indices, indptr), shape=(n * n, n * d))
+    sparse.has_canonical_format = True
+    return sparse
+
+
+def _sparse_gram(n: int, d: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make the arrays of a sparse Gram Jacobian: data of shape (N, 2N - 1, D), indices, indptr.
+
+    The entries of the row of K_ij are sorted by p. So those by x_j, of which the diagonal has no
+    others, are at the even places of data[i], and those by x_i at the odd ones.
+    """
+    each = max(0, 2 * n - 1)
+    index = _index_type(n, d)
+    data = np.empty((n, each, d), dtype)
+    indices = np.empty((n, each, d), index)
+    indptr = np.zeros(n * n + 1, index)
+    columns = np.arange(n * d, dtype=index).reshape(n, d)
+    ends = np.arange(2, 2 * n + 1, 2, dtype=index) * d
+    for i in range(n):
+        indices[i, ::2] = columns
+        indices[i, 1::2] = columns[i]
+        row = indptr[1 + i * n : 1 + (i + 1) * n]
+        row[:] = ends
+        row[i:] -= d
+        row += i * each * d
+    return data, indices.reshape(-1), indptr
+
+
+def _index_type(n: int, d: int) -> type[np.signedinteger]:
+    """What SciPy numbers the entries of a sparse Gram Jacobian with."""
+    largest = max(n * n, n * d, n * (2 * n - 1) * d)
+    return np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+
+
+def _check_gram_memory(n: int, d: int, dtype: np.dtype, layout: str) -> None:
+    """Raise MemoryError if a Gram Jacobian would be larger than what this process may use."""
+    index = np.dtype(_index_type(n, d)).itemsize
+    dense = n**3 * d * dtype.itemsize
+    sparse = n * (2 * n - 1) * d * (dtype.itemsize + index) + (n * n + 1) * index
+    limit = memory_limit()
+    if (sparse if layout == "sparse" else dense) <= limit:
+        return
+    needs = f"{(sparse if layout == 'sparse' else dense) / 2**30:.4g} GiB"
+    raise MemoryError(
+        f"the Jacobian of the Gram matrix of {n} points in {d} dimensions, of type {dtype}, needs "
+        f"{needs} with layout={layout!r}; this process may use {limit / 2**30:.4g} GiB. "
+        + (
+            "tensor_blocks computes gradients, which its entries are, in pieces."
+            if layout == "sparse"
+            else f"layout='sparse' needs {sparse / 2**30:.4g} GiB, and out= may be a memory-mapped "
+            "file."
+        )
+    )
 
 
 def tensor_blocks(
