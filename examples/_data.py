@@ -141,6 +141,128 @@ def mauna_loa():
     return t, y
 
 
+def seattle():
+    """Mean temperatures of the days of a year in Seattle.
+
+    Returns
+    -------
+    day : ndarray of shape (365,)
+        Day of the year, from 1.
+    temperature : ndarray of shape (365,)
+        Mean of the hours of the day, in °C.
+    """
+    from vega_datasets import local_data
+
+    hours = local_data.seattle_temps()
+    means = hours["temp"].groupby(hours["date"].dt.day_of_year).mean()
+    return means.index.to_numpy(dtype=float), (means.to_numpy() - 32) / 1.8  # from °F
+
+
+def naca_section(t):
+    """Outline of the NACA 4412 section, the airfoil of `naca4412`, and its outward normals.
+
+    E. N. Jacobs, K. E. Ward and R. M. Pinkerton, "The characteristics of 78 related airfoil
+    sections from tests in the variable-density wind tunnel", NACA Report 460, 1933, pages 4 and 5.
+
+    Parameters
+    ----------
+    t : ndarray of shape (N,)
+        From 0, at the trailing edge, along the upper side to the nose at 1/2, and back to 1.
+
+    Returns
+    -------
+    points, normals : ndarray of shape (N, 2)
+        Of a section of chord 1.
+    """
+
+    def outline(t):
+        x = (1 + np.cos(2 * np.pi * t)) / 2
+        half = 0.6 * (
+            0.2969 * np.sqrt(x) - 0.126 * x - 0.3516 * x**2 + 0.2843 * x**3 - 0.1015 * x**4
+        )
+        # The camber of 4 % has its maximum at 40 % of the chord.
+        part = np.where(x < 0.4, 0.4, 0.6)
+        camber = 0.04 * (1 - ((x - 0.4) / part) ** 2)
+        angle = np.arctan(0.08 * (0.4 - x) / part**2)
+        side = np.where(t < 0.5, 1, -1)
+        return np.stack([x - side * half * np.sin(angle), camber + side * half * np.cos(angle)], -1)
+
+    step = 1e-6
+    along = outline(t + step) - outline(t - step)
+    along /= np.linalg.norm(along, axis=1)[:, None]
+    return outline(t), np.stack([along[:, 1], -along[:, 0]], axis=1)
+
+
+def benzene(n=90):
+    """The van der Waals surface of a molecule of benzene: points and normals.
+
+    The surface of overlapping spheres about the atoms, of radii by A. Bondi, "van der Waals volumes
+    and radii", Journal of Physical Chemistry 68, 1964; geometry from ASE's collection G2.
+
+    Parameters
+    ----------
+    n : int, default=90
+        Points on each sphere, evenly spaced; those within other spheres are left out.
+
+    Returns
+    -------
+    points, normals : ndarray of shape (N, 3)
+        In Å; the normals are unit vectors that point outwards.
+    """
+    from ase.build import molecule
+    from ase.data import vdw_radii
+
+    atoms = molecule("C6H6")
+    centers = atoms.positions - atoms.positions.mean(axis=0)
+    radii = vdw_radii[atoms.numbers]
+    # A spiral of the golden ratio.
+    i = np.arange(n) + 0.5
+    height, turn = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
+    width = np.sqrt(1 - height**2)
+    sphere = np.stack([width * np.cos(turn), width * np.sin(turn), height], axis=1)
+    points = centers[:, None] + radii[:, None, None] * sphere
+    distance = np.linalg.norm(points[:, :, None] - centers, axis=3) - radii
+    outside = (distance > -1e-9).all(axis=2)
+    return points[outside], np.broadcast_to(sphere, points.shape)[outside]
+
+
+class Terrain(NamedTuple):
+    """Elevations on a grid.
+
+    Attributes
+    ----------
+    east, north : ndarray of shape (W,) and (H,)
+        Distances in km from the south-western corner; north decreases.
+    elevation : ndarray of shape (H, W)
+        In m.
+    """
+
+    east: np.ndarray
+    north: np.ndarray
+    elevation: np.ndarray
+
+
+def jacksboro():
+    """Terrain along the Jacksboro fault in Tennessee, on a grid of three seconds of arc.
+
+    Returns
+    -------
+    Terrain
+        344 x 403 elevations in whole metres, 93 m apart to the north and 74 m to the east.
+    """
+    from matplotlib.cbook import get_sample_data
+
+    with get_sample_data("jacksboro_fault_dem.npz") as file:
+        elevation = file["elevation"].astype(float)
+        second = np.deg2rad(float(file["dy"]))
+        # The file names the northern end of the grid, where it begins, "ymin".
+        middle = np.deg2rad((float(file["ymin"]) + float(file["ymax"])) / 2)
+    radius = 6371.0088  # the mean one of the Earth, in km
+    east = radius * np.cos(middle) * second * np.arange(elevation.shape[1])
+    north = radius * second * np.arange(elevation.shape[0])[::-1]
+    return Terrain(east, north, elevation)
+
+
 def _write(folder, name, **arrays):
     """Write an extract in single precision."""
     arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
@@ -161,6 +283,17 @@ def main():
     _write(folder, "copper_cluster", X=X, y=y, dy=dy)
     t, y = mauna_loa()
     _write(folder, "mauna_loa", t=t, y=y)
+    day, temperature = seattle()
+    _write(folder, "seattle", day=day, temperature=temperature)
+    east, north, elevation = jacksboro()
+    rows, columns = slice(100, 164), slice(120, 184)
+    _write(
+        folder,
+        "jacksboro",
+        east=east[columns] - east[columns][0],
+        north=north[rows] - north[rows][-1],
+        elevation=elevation[rows, columns],
+    )
 
 
 if __name__ == "__main__":
