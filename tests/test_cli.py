@@ -12,7 +12,7 @@ import pytest
 from _support import environment
 
 import kerneldiff
-from kerneldiff import cli
+from kerneldiff import _demo, cli
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / (
     "kerneldiff.exe" if os.name == "nt" else "kerneldiff"
@@ -70,7 +70,7 @@ def test_demo_fails_when_a_tensor_is_wrong(monkeypatch, capsys):
         K = kerneldiff.kernel_matrix(kernel, X)
         return H + K[..., None, None] * np.eye(d) / kernel.length_scale**2
 
-    monkeypatch.setattr(cli, "_medians", lambda *functions: [1.0] * len(functions))
+    monkeypatch.setattr(_demo, "_medians", lambda *functions: [1.0] * len(functions))
 
     class Wrong:
         def __getattr__(self, name):
@@ -80,10 +80,44 @@ def test_demo_fails_when_a_tensor_is_wrong(monkeypatch, capsys):
         def hessian(kernel, X):
             return without_kronecker(kernel, X)
 
-    monkeypatch.setattr(cli, "kerneldiff", Wrong())
+    monkeypatch.setattr(_demo, "kerneldiff", Wrong())
     assert cli.main(["demo"]) == 1
     said = capsys.readouterr().out
     assert "FAILED: hessian." in said
+
+
+def test_demo_with_pictures(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(_demo, "_medians", lambda *functions: [1.0] * len(functions))
+    folder = tmp_path / "new" / "pictures"
+    assert cli.main(["demo", "--plot", str(folder)]) == 0
+    said = capsys.readouterr().out
+    names = ("kernel_matrix", "gradient", "hessian", "tanh_jacobian", "speed")
+    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in names}
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"wrote {path}\n" in said
+
+
+def test_pictures_without_matplotlib(monkeypatch, tmp_path, capsys):
+    """Said before the work is done."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["demo", "--plot", str(tmp_path / "pictures")])
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert 'pip install "kerneldiff[plot]"' in said.err
+    assert said.out == ""
+    assert not (tmp_path / "pictures").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_pictures_into_a_file(place, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["demo", "--plot", str(tmp_path / place)])
+    assert stopped.value.code == 2
+    assert re.search(r"--plot is '.*', but '.*file' is a file\.", capsys.readouterr().err)
 
 
 def test_config():
@@ -132,7 +166,14 @@ def test_help(arguments, capsys):
     assert capsys.readouterr().out.startswith("usage: kerneldiff")
 
 
-@pytest.mark.parametrize("arguments", ["", "nonsense", "demo --nonsense", "config x"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *["", "nonsense", "demo --nonsense", "config x", "demo --target y", "demo --output out"],
+        *["demo --data x.csv --max-points 9", "demo --data x.csv --seed -1"],
+        "demo --data x.csv --drop a --features b",
+    ],
+)
 def test_arguments_that_make_no_sense(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments.split())
