@@ -5,7 +5,21 @@
 
 /* THE list of instruction sets: name, number, test.  What is tested here is all that the flags in
  * src/meson.build turn on, and no less. */
-#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
+#if defined(_MSC_VER) && defined(_M_X64)
+/* clang-cl, to which the builtin would be a symbol of a library that nobody links.  Bits as in
+ * Intel's manual, volume 1, 14.3 and 15.2: OSXSAVE, AVX, FMA; AVX2, AVX512F, DQ, BW, VL; and that
+ * the system saves the registers. */
+#include <cpuid.h>
+__attribute__((target("xsave"))) static int cpu_has(unsigned ebx7, unsigned saved) {
+    const unsigned ecx1 = 1u << 27 | 1u << 28 | 1u << 12;
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & ecx1) == ecx1 &&
+           (__builtin_ia32_xgetbv(0) & saved) == saved && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (b & ebx7) == ebx7;
+}
+#define KD_CPU_AVX2 cpu_has(1u << 5, 0x6)
+#define KD_CPU_AVX512 cpu_has(1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 0xe6)
+#elif defined(__x86_64__) || defined(__i386__)
 #define KD_CPU_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #define KD_CPU_AVX512                                                                          \
     (KD_CPU_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && \
