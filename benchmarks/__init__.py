@@ -13,10 +13,18 @@
     What of the products is compared with what, and the targets.
 ``gp_peers``, ``gp_cases``
     Both for Gaussian process regression.
+``expansion_peers``, ``expansions``
+    Both for interpolation by radial functions, and for tanh bases.
 ``compare``
     The tables of ratios that ``kerneldiff bench`` prints.
-``bench_tensors``, ``bench_covariance``, ``bench_tanh``, ``bench_products``, ``bench_gp``
+``bench_...``
     The same comparisons as an asv suite, to follow them from commit to commit.
+``instructions``
+    Instructions of the hot paths, their budget (``instructions.json``) and its check; also in the
+    suite.
+``charts``
+    The README's table and the documentation's chart and tables, from the results that are stored
+    in ``results.json``.
 
-All but the last are also installed as ``kerneldiff._bench``.
+What ``kerneldiff bench`` needs, all up to ``compare``, is also installed as ``kerneldiff._bench``.
 """

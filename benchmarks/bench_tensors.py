@@ -54,6 +54,11 @@ class HessianSpeedup(_suite.Speedup):
     params = _suite.Speedup.grid(_suite.sizes([(500, 10), (1000, 10), (500, 20)], [(100, 3)]))
 
 
+class HessianPackedSpeedup(_suite.Speedup):
+    operation = "hessian_packed"
+    params = _suite.Speedup.grid(_suite.sizes([(1000, 10)], [(100, 3)]))
+
+
 _SMALL = _suite.sizes([(n, d) for n in (100, 200, 500) for d in (2, 5, 10)], [(100, 2)])
 
 

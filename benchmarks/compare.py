@@ -22,10 +22,18 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import gp_cases, measure, peers, products
+from . import expansions, gp_cases, measure, peers, products
 
 # Parts with cases, measurements and tables of their own, by their names in the results.
-PARTS = {"products": products, "gaussian_processes": gp_cases}
+PARTS = {"products": products, "gaussian_processes": gp_cases, "expansions": expansions}
+
+# Kinds of speedups, by the headings of their columns.
+_KINDS = {
+    "autodiff": "JAX autodiff",
+    "peer": "fastest peer",
+    "huge pages": "fastest peer given huge pages",
+    "library": "libraries",
+}
 
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -569,6 +577,42 @@ def _other_rows(plain):
     return [("times faster than the full one", "fresh / reused"), *rows] if rows else []
 
 
+def speedups(results):
+    """List the speedups in measurements: what charts are made of.
+
+    Parameters
+    ----------
+    results : dict
+        ``as_shipped``, ``huge_pages`` and the names of `PARTS`, as `run` returns them.
+
+    Returns
+    -------
+    list of dict
+        As `measure.speedup` makes them, with the ``part`` that each belongs to. Output is fresh for
+        all.
+    """
+    found = []
+    kinds = (("autodiff", "baseline", True), ("peer", "peer", True), ("huge pages", "peer", False))
+    plain = _group(results["as_shipped"], "large")
+    huge = _group(results["huge_pages"], "large")
+    for case, record in plain.items():
+        for label, kind, own_pages in kinds:
+            source = record if own_pages else huge.get(case)
+            ours = source and fastest(source, "ours", "fresh")
+            other = source and fastest(source, kind, "fresh", own_pages=own_pages)
+            if ours and other:
+                speedup = measure.speedup(case.title, label, other[1], ours[0], other[0])
+                found.append({"part": "tensors", **speedup})
+    for name, part in PARTS.items():
+        found.extend({"part": name, **speedup} for speedup in part.speedups(results[name]))
+    return found
+
+
+def _group(records, name):
+    cases = {Case(**record["case"]): record for record in records}
+    return {case: record for case, record in cases.items() if case.group == name}
+
+
 def _plain_table(rows):
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -585,55 +629,96 @@ def _markdown_table(rows):
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _describe(facts):
+def _rst_table(rows):
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [f"   {' ' if column else '*'} - {cell}" for column, cell in enumerate(row)]
+    return "\n".join(lines)
+
+
+#: Ways to write the rows of a table.
+STYLES = {"plain": _plain_table, "markdown": _markdown_table, "rst": _rst_table}
+
+
+def describe(facts):
+    """Name the machine, the software and the day.
+
+    Parameters
+    ----------
+    facts : dict
+        What `machine` returns.
+
+    Returns
+    -------
+    str
+    """
     versions = ", ".join(f"{name} {facts[name]}" for name in _LIBRARIES if facts.get(name))
     isa = f", {facts['isa']}" if "isa" in facts else ""
-    return (
+    text = (
         f"{facts['processor']}, {facts['processors']} processors{isa}; {facts['system']}, "
-        f"Python {facts['python']}, {versions}; {facts['date']}"
+        f"Python {facts['python']}, {versions}; {facts['date']}."
     )
+    if facts.get("load", 0) > 0.5 * facts["processors"]:
+        text += (
+            f" The machine was busy, with a load of {facts['load']:.1f}: figures of this run are "
+            "not worth quoting."
+        )
+    return text
 
 
-def report(results, *, markdown=False):
+def summary_rows(found):
+    """Turn speedups into the rows of one table.
+
+    Parameters
+    ----------
+    found : list of dict
+        What `speedups` returns, or some of them.
+
+    Yields
+    ------
+    tuple of str
+        One row for each work, after one of headings.
+    """
+    yield ("times faster than", *_KINDS.values())
+    works = {}
+    for speedup in found:
+        cells = works.setdefault((speedup["part"], speedup["work"]), {kind: [] for kind in _KINDS})
+        name = "" if speedup["kind"] == "autodiff" else f" {speedup['over']}"
+        cells[speedup["kind"]].append(f"{speedup['times']:.2f}{name}")
+    for (_, work), cells in works.items():
+        yield work, *(", ".join(texts) or "–" for texts in cells.values())
+
+
+def report(results, *, style="plain"):
     """Turn measurements into tables.
 
     Parameters
     ----------
     results : dict
         What `run` returns.
-    markdown : bool, default=False
-        Tables in Markdown, with the machine named below.
+    style : {"plain", "markdown", "rst"}, default="plain"
+        How tables are written.
 
     Returns
     -------
     str
+        The tables, and the machine.
     """
-
-    def group(records, name):
-        cases = {Case(**record["case"]): record for record in records}
-        return {case: record for case, record in cases.items() if case.group == name}
-
-    plain = group(results["as_shipped"], "large")
-    huge = group(results["huge_pages"], "large")
+    plain = _group(results["as_shipped"], "large")
+    huge = _group(results["huge_pages"], "large")
     tables = [
+        summary_rows(results["speedups"]),
         _time_rows(plain, huge) if plain else [],
         _ratio_rows(plain, huge) if plain else [],
         _other_rows(plain),
         _bandwidth_rows(plain),
-        _small_rows(group(results["as_shipped"], "small")),
-        _thread_rows(group(results["as_shipped"], "threads")),
-        _family_rows(group(results["as_shipped"], "families")),
+        _small_rows(_group(results["as_shipped"], "small")),
+        _thread_rows(_group(results["as_shipped"], "threads")),
+        _family_rows(_group(results["as_shipped"], "families")),
         *(rows for name, part in PARTS.items() for rows in part.tables(results[name])),
     ]
-    write = _markdown_table if markdown else _plain_table
-    texts = [write(rows) for rows in map(list, tables) if len(rows) > 1]
-    facts = results["machine"]
-    notes = [_describe(facts)]
-    if facts.get("load", 0) > 0.5 * facts["processors"]:
-        notes.append(
-            f"The machine was busy (load {facts['load']:.1f} on {facts['processors']} processors): "
-            "figures of this run are not worth quoting."
-        )
+    texts = [STYLES[style](rows) for rows in map(list, tables) if len(rows) > 1]
+    notes = [describe(results["machine"])]
     if plain and not huge:
         notes.append("Huge pages for the peers: not measured (needs glibc 2.35 and Linux).")
     return "\n\n".join([*texts, *notes])
@@ -653,7 +738,8 @@ def run(cases, *, rounds, budget):
     Returns
     -------
     dict
-        ``machine``, ``as_shipped``, ``huge_pages`` and the names of `PARTS`; JSON can hold it.
+        ``machine``, ``as_shipped``, ``huge_pages``, the names of `PARTS`, and the ``speedups`` in
+        all of them; JSON can hold it.
     """
     cases = list(cases)
     of_tensors = [case for case in cases if isinstance(case, Case)]
@@ -672,7 +758,7 @@ def run(cases, *, rounds, budget):
         huge = measure_with_huge_pages(large, rounds=rounds, budget=budget)
     # Through JSON, so that the same comes out of a file.
     results = {"machine": facts, "as_shipped": plain, "huge_pages": huge, **found}
-    return json.loads(json.dumps(results))
+    return json.loads(json.dumps({**results, "speedups": speedups(results)}))
 
 
 def _parser():
@@ -692,7 +778,7 @@ def _parser():
         metavar="WORD",
         default=[""],
         help="cases with one of these words in their names, such as hessian, large, "
-        "gradient-2000, small-hessian, products, products-peers, gp, gp-predict",
+        "gradient-2000, small-hessian, products, products-peers, gp, gp-predict, expansions",
     )
     parser.add_argument("--rounds", type=int, help="samples of each (default: 9, quick: 3)")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
@@ -731,7 +817,7 @@ def main(argv=None):
     results = run(cases, rounds=rounds, budget=2 if options.quick else 20)
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
-    print(report(results, markdown=options.markdown))
+    print(report(results, style="markdown" if options.markdown else "plain"))
     return 0
 
 

@@ -360,11 +360,44 @@ def tables(records):
         ("Gaussian processes", "compared with", "kerneldiff", "other", "ratio", "target", "differ")
     ]
     for record in records:
-        attributes = dict(record["case"])
-        attributes["targets"] = tuple(map(tuple, attributes["targets"]))
-        case = Case(**attributes)
+        case = _case_of(record)
         rows.extend((case.title, *cells) for cells in SUBJECTS[case.subject].rows(case, record))
     return [rows] if len(rows) > 1 else []
+
+
+def _case_of(record):
+    """Make the case from its attributes, of which JSON has made lists."""
+    attributes = dict(record["case"])
+    attributes["targets"] = tuple(map(tuple, attributes["targets"]))
+    return Case(**attributes)
+
+
+def speedups(records):
+    """List the speedups in what was measured.
+
+    Parameters
+    ----------
+    records : list of dict
+        What `measure_all` returned.
+
+    Returns
+    -------
+    list of dict
+        As `measure.speedup` makes them.
+    """
+    found = []
+    for record in records:
+        case = _case_of(record)
+        seconds = record.get("seconds", {})
+        targets = dict(case.targets)
+        found.extend(
+            measure.speedup(
+                case.title, "library", name, seconds[OURS.name], seconds[name], targets.get(name)
+            )
+            for name in (SKLEARN.name, GPYTORCH.name)
+            if name in seconds
+        )
+    return found
 
 
 def measure_all(cases, *, rounds, budget):

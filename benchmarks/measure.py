@@ -139,6 +139,38 @@ def _sample(function, calls):
     return (time.perf_counter() - start) / calls
 
 
+def speedup(work, kind, over, seconds, other_seconds, target=None):
+    """Describe how many times faster one is than another, in a form that JSON can hold.
+
+    Parameters
+    ----------
+    work : str
+        What both do.
+    kind : {"autodiff", "peer", "huge pages", "library"}
+        What the other one is: automatic differentiation, the fastest that was written by hand, the
+        same given huge pages, or a library that people use.
+    over : str
+        The name of the other one.
+    seconds, other_seconds : float
+        Times from one interleaved run.
+    target : float, optional
+        What the ratio is to reach.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "work": work,
+        "kind": kind,
+        "over": over,
+        "seconds": seconds,
+        "other_seconds": other_seconds,
+        "times": other_seconds / seconds,
+        "target": target,
+    }
+
+
 def _parts(out, threads):
     bounds = [len(out) * t // threads for t in range(threads + 1)]
     return [out[a:b] for a, b in itertools.pairwise(bounds)]
@@ -331,8 +363,13 @@ def available_memory():
         return math.inf
 
 
-def pinned_blas():
-    """Context in which BLAS uses exactly the processors that this process may use.
+def pinned_blas(threads=None):
+    """Context in which BLAS uses a fixed number of threads.
+
+    Parameters
+    ----------
+    threads : int, optional
+        By default, the processors that this process may use.
 
     Returns
     -------
@@ -343,7 +380,7 @@ def pinned_blas():
         import threadpoolctl
     except ImportError:
         return contextlib.nullcontext()
-    return threadpoolctl.threadpool_limits(limits=cpu_count(), user_api="blas")
+    return threadpoolctl.threadpool_limits(limits=threads or cpu_count(), user_api="blas")
 
 
 def refuse_editable_install():

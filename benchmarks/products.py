@@ -16,6 +16,8 @@ from .product_peers import OURS
 
 #: A result that is further off has not been computed as it should be; it is not timed.
 LARGEST_ERROR = 1e-10
+#: What K v is to reach over KeOps.
+KEOPS_TARGET = 4.5
 
 _TITLES = {
     "kernel_product": "K v",
@@ -429,7 +431,7 @@ def _ratio_rows(records):
             f"{peer[0] / ours:.2f}",
             _target(case, "≥ {:g}"),
             *ratios,
-            "≥ 4.5" if case.target and case.work == "kernel_product" else "–",
+            f"≥ {KEOPS_TARGET}" if case.target and case.work == "kernel_product" else "–",
             f"{own:.1e}",
             f"{max(errors.values()):.1e}",
         )
@@ -532,6 +534,34 @@ def tables(records):
     peers = {case: record for case, record in found.items() if case.subject == "peers"}
     made = [list(_speed_rows(peers)), list(_ratio_rows(peers)), list(_other_rows(found))]
     return [rows for rows in made if len(rows) > 1]
+
+
+def speedups(records):
+    """List the speedups in what was measured.
+
+    Parameters
+    ----------
+    records : list of dict
+        What `measure_all` returned.
+
+    Returns
+    -------
+    list of dict
+        As `measure.speedup` makes them.
+    """
+    found = []
+    for record in records:
+        case = Case(**record["case"])
+        ours = record.get("seconds", {}).get(OURS.name)
+        peer = fastest(record, "peer") if case.subject == "peers" else None
+        if ours is None or peer is None:
+            continue
+        found.append(measure.speedup(case.title, "peer", peer[1], ours, peer[0], case.target))
+        keops = record["seconds"].get("KeOps")
+        if keops is not None:
+            target = KEOPS_TARGET if case.target and case.work == "kernel_product" else None
+            found.append(measure.speedup(case.title, "library", "KeOps", ours, keops, target))
+    return found
 
 
 def measure_all(cases, *, rounds, budget):
