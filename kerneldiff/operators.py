@@ -819,6 +819,8 @@ class CovarianceOperator(LinearOperator):
                         self._term, row, col, weights, i, j, row is col
                     )
             results.append(factor * result)
+        for number, gradients, entries, points in self._noise_gradients():
+            results[number][points] += weights.diagonal()[entries, None] * gradients
         return results if self._listed[0] else results[0]
 
     def jvp(self, tangent: Any, V: ArrayLike, wrt: str = "theta") -> np.ndarray:
@@ -868,7 +870,7 @@ class CovarianceOperator(LinearOperator):
                 f"tangent holds {len(given)} arrays; it must hold one for each of the "
                 f"{len(sides)} functionals."
             )
-        tangents = {}
+        tangents, moved = {}, []
         for side, t in zip(sides, given, strict=True):
             array = check_points(t, "tangent").astype(self.dtype, copy=False)
             if array.shape != (side.n, side.d):
@@ -876,6 +878,7 @@ class CovarianceOperator(LinearOperator):
                     f"tangent has shape {array.shape}; it must have shape {(side.n, side.d)}."
                 )
             tangents[id(side)] = side.with_directions(array)
+            moved.append(array)
         result = np.zeros((self.shape[0], v.shape[1]), self.dtype)
         for row, i in _starts(self._rows):
             for col, j in _starts(self._cols):
@@ -885,6 +888,9 @@ class CovarianceOperator(LinearOperator):
                     to += _times(self._term, tangents[id(row)], col, part, "rows", total)
                 if wrt == "cols" or self._symmetric:
                     to += _times(self._term, row, tangents[id(col)], part, "cols", total)
+        for number, gradients, entries, points in self._noise_gradients():
+            change = np.einsum("na,na->n", gradients, moved[number][points])
+            result[entries] += change[:, None] * v[entries]
         return result
 
     # ---- noise
@@ -892,20 +898,36 @@ class CovarianceOperator(LinearOperator):
     def _noise_of(self, term: kernels.Term) -> np.ndarray:
         """What noise in a tree adds to the diagonal."""
         result = np.zeros(self.shape[0], self.dtype)
-        for row, i in _starts(self._rows):
-            if row.applied or not row.parts & 1:
-                continue
-            X = row.own().X
+        for _, X, entries, _ in self._noisy():
             noisy = kernels.on_diagonal(term, X)
             values = noisy.copy()
             add_noise(term, X, noisy)
-            if row.mask is None:
-                result[i : i + row.size : row.width] = noisy - values
-            else:
-                kept = row.mask[:, 0]
-                where = np.cumsum(row.mask.ravel())[:: row.width][kept] - 1
-                result[i + where] = (noisy - values)[kept]
+            result[entries] = noisy - values
         return result
+
+    def _noise_gradients(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """What noise adds to the diagonal, by points: gradients (n, D) in place of these."""
+        noisy = kernels.with_noise(self._term) if self._symmetric else None
+        if noisy is None or kernels.is_stationary(self._term):
+            return
+        for number, X, entries, points in self._noisy():
+            with_it, without = (
+                kernels.gradient_on_diagonal(term, X) for term in (noisy, self._term)
+            )
+            yield number, with_it - without, entries, points
+
+    def _noisy(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Where noise is added, which is to values: functional, points, entries, their numbers."""
+        for number, (row, start) in enumerate(_starts(self._rows)):
+            if row.applied or not row.parts & 1:
+                continue
+            if row.mask is None:
+                points = np.arange(row.n)
+                entries = row.width * points
+            else:
+                points = np.flatnonzero(row.mask[:, 0])
+                entries = np.cumsum(row.mask.ravel())[:: row.width][points] - 1
+            yield number, row.own().X[points], start + entries, points
 
 
 def _size(sides: list[_Side]) -> int:

@@ -782,6 +782,47 @@ def test_total_differences(first):
     np.testing.assert_allclose(actual, numerical, rtol=0, atol=1e-9 * np.abs(numerical).max())
 
 
+@pytest.mark.parametrize("K", ["dense", None, 3])
+@pytest.mark.parametrize(
+    "kernel",
+    [DotProduct(0.7) * WhiteKernel(0.3) + RBF(), (DotProduct(0.7) + WhiteKernel(0.3)) ** 2],
+    ids=str,
+)
+def test_noise_that_changes_with_its_point(kernel, K):
+    """On the values that are known, among them some of a functional that a mask leaves out."""
+    rows = functionals(5, 2)
+    known = np.ones((5, 3), bool)
+    known[[0, 0, 2], [0, 2, 1]] = False
+    first, second = rows["ValueGradient"].X, rows["Value"].X[:3] + 0.4
+    make = [lambda X: ValueGradient(X, mask=known), Gradient, Value]
+
+    def functionals_at(points):
+        return [f(X) for f, X in zip(make, points, strict=True)]
+
+    points = [first, first - 0.3, second]
+    operator = CovarianceOperator(kernel, functionals_at(points))
+    W = weights(operator.shape, K)
+    rng = np.random.default_rng(0)
+    tangents = [rng.normal(size=X.shape) for X in points]
+
+    def moved(t):
+        return covariance(
+            kernel, functionals_at([X + t * T for X, T in zip(points, tangents, strict=True)])
+        )
+
+    dense = whole(W, True).astype(float)
+    numerical = numerical_jacobian(lambda t: (dense * moved(t[0])).sum(), np.zeros(1))[0]
+    gradients = operator.vjp(W, "rows")
+    actual = sum((g * T).sum() for g, T in zip(gradients, tangents, strict=True))
+    scale = np.abs(dense).ravel() @ np.abs(moved(0.0)).ravel()
+    # What SciPy's formulas of order 8 leave.
+    assert abs(actual - numerical) <= 1e-9 * scale
+    v = rng.normal(size=operator.shape[1])
+    numerical = numerical_jacobian(lambda t: moved(t[0]) @ v, np.zeros(1))[:, 0]
+    actual = operator.jvp(tangents, v, "rows")
+    np.testing.assert_allclose(actual, numerical, rtol=0, atol=1e-9 * np.abs(numerical).max())
+
+
 # --------------------------------------------------------------------------------------------------
 # Many dimensions
 # --------------------------------------------------------------------------------------------------
