@@ -563,7 +563,8 @@ class Rotation:
                 f"matrix of values and gradients along the {rank} dimensions that the points span; "
                 f"this process may use {limit / 2**30:.4g} GiB."
             )
-        C = np.empty((inside.size, inside.size), order="F")
+        # Zeros above the diagonal: what NumPy multiplies there by the way is not to be garbage.
+        C = np.zeros((inside.size, inside.size), order="F")
         if inside.size:
             program = functionals._compile(self._term, rank, inside, inside, C.dtype)
             functionals._write(program, inside, inside, C.T, 0, 0, True, False)

@@ -11,6 +11,7 @@ square of the tolerance for the gradient over a curvature that is not known, and
 import pickle
 import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import scipy.optimize
 from _support import assert_interruptible, run_python
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_linnerud, make_friedman1
+from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPRegressor
@@ -30,6 +31,8 @@ from kerneldiff import TanhBasis, TanhRegressor, tanh_regressor
 from kerneldiff.tanh_regressor import _drawn, _Reduced
 
 jax.config.update("jax_enable_x64", True)
+
+DATA = Path(__file__).parent / "data"
 
 unfinished = pytest.mark.filterwarnings(
     "ignore:TanhRegressor has not converged:sklearn.exceptions.ConvergenceWarning"
@@ -316,21 +319,27 @@ def mean_squared_error(model, X, y):
 
 
 def bundled(name):
+    """Real data, and how many functions to fit to them."""
     if name == "diabetes":
-        X, y = load_diabetes(return_X_y=True)
-        return X, y, 2
-    if name == "linnerud":
-        X, y = load_linnerud(return_X_y=True)
-        return X, y[:, 0], 1
-    X, y = make_friedman1(200, noise=1.0, random_state=0)
-    return X, y, 2
+        return *load_diabetes(return_X_y=True), 2
+    with np.load(DATA / f"{name}.npz") as file:
+        data = {key: file[key].astype(float) for key in file}
+    if name == "mauna_loa":
+        return data["t"][:, None], data["y"], 10
+    if name == "engine_deck":
+        return data["X"], data["y"][:, 0], 10
+    return data["X"], data["y"], 10
 
 
 @unfinished
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("name", ["diabetes", "linnerud", "friedman"])
+@pytest.mark.parametrize("name", ["airfoils", "diabetes", "engine_deck", "mauna_loa"])
 def test_as_good_as_a_perceptron(name):
-    """The training error is at most 1.01 times that of the best of ten."""
+    """The training error is at most 1.01 times that of the best of ten.
+
+    So it is for other seeds, too. Of the diabetes data there are few samples, with much noise: with
+    ten functions it depends on the starts which of the two overfits more, from 0.97 to 1.11.
+    """
     X, y, k = bundled(name)
     model = TanhRegressor(k, alpha=1e-9, n_restarts=9, random_state=0).fit(X, y)
     Z = standardized(X, None)
