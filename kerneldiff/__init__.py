@@ -20,8 +20,8 @@ Where things are:
 - ``gaussian_process.py``: the estimator; ``solvers.py`` and ``rotation.py``: its linear systems.
 - ``rbf.py``: SciPy's interpolator on our products; ``tanh_regressor.py``: a tanh basis that is
   learned; ``plot.py``: displays of all of these.
-- ``cli.py``: the command; ``_demo.py`` and ``_table.py``: what its demo does, on bundled data and on
-  a table of the user's.
+- ``cli.py``: the command; ``_demo.py`` and ``_table.py``: what its demo does, on bundled data and
+  on a table of the user's.
 - ``kernels.py``: from a scikit-learn kernel object to a short program over jets.
 - ``_core.pyx``: hands tiles of pairs to threads; the only place that knows memory and threads.
 - ``src/jets.h``: the list of kernels in C; ``src/tile.c``: the walk over a tile, compiled once for

@@ -1580,13 +1580,17 @@ _LIMITS = {"f": 1e8, "d": 1e60}
 
 
 def _balanced(term, d, limit):
-    """The tree with scales beyond `limit` as weights: powers of them would over- or underflow."""
+    """The tree with scales beyond `limit` as weights: powers of them would over- or underflow.
+
+    Only their exponents move, so that nothing is rounded in another way than below the limit.
+    """
     if isinstance(term, Leaf):
         if 1 / limit <= abs(term.scale) <= limit:
             return term
-        weights = np.array(term.invariant.weights or (1.0,) * d) * term.scale
+        scale, exponent = math.frexp(term.scale)
+        weights = np.ldexp(np.array(term.invariant.weights or (1.0,) * d), exponent)
         return replace(
-            term, scale=1.0, invariant=replace(term.invariant, weights=tuple(weights.tolist()))
+            term, scale=scale, invariant=replace(term.invariant, weights=tuple(weights.tolist()))
         )
     if isinstance(term, Sum | Product):
         return type(term)(_balanced(term.left, d, limit), _balanced(term.right, d, limit))

@@ -2,7 +2,7 @@
 
 import numpy as np
 from _support import DTYPES, OPERATIONS, TOLERANCES, assert_right
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from test_tanh import assert_basis_right, assert_jacobian_right
@@ -92,7 +92,13 @@ def test_translation_that_is_exact(problem, steps):
         )
 
 
+# Where the inverse square of the length scale passes what is a factor of squared distances.
+POINTS = np.linspace(-2, 2, 12, dtype=np.float32).reshape(6, 2)
+
+
 @given(problems(), st.integers(-6, 6))
+@example((RBF(1e-4), POINTS * np.float32(1e-4), POINTS[::-1] * np.float32(1.1e-4)), -6)
+@example((RBF(1e4), POINTS * np.float32(1e4), POINTS[::-1] * np.float32(1.1e4)), 6)
 def test_scaling_by_a_power_of_two(problem, power):
     """Points and length scales together: each derivative is divided by the factor, exactly."""
     kernel, X, Y = problem
