@@ -314,7 +314,15 @@ class Cholesky(Prior):
         result = super().covariance(functionals)
         block = covariance(self.kernel, list(functionals), self.observed)
         blas.dtrsm(1.0, self.factor, block.T, lower=1, overwrite_b=1)
-        result -= block @ block.T
+        if not len(result):
+            return result
+        # One triangle, in place; then the other is that.
+        blas.dsyrk(-1.0, block.T, beta=1.0, c=result.T, trans=1, lower=1, overwrite_c=1)
+        for first in range(0, len(result), _COLUMNS):
+            square = result[first : first + _COLUMNS, first : first + _COLUMNS]
+            square[...] = np.triu(square) + np.triu(square, 1).T
+            stop = first + len(square)
+            result[stop:, first:stop] = result[first:stop, stop:].T
         return result
 
     def moments(
@@ -341,8 +349,11 @@ class Cholesky(Prior):
         for piece, where in pieces(functionals, step):
             block = buffer[: piece.size]
             covariance(self.kernel, piece, self.observed, out=block)
-            np.matmul(block, weights, out=mean[where])
-            # Its transpose is Fortran-contiguous and solved for in place.
+            # Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting for
+            # work while those of the other want the cores. The transpose is Fortran-contiguous, and
+            # solved for in place.
+            if weights.size:
+                mean[where] = blas.dgemm(1.0, block.T, weights, trans_a=1)
             blas.dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1)
             variances[where] -= np.einsum("kn,kn->k", block, block)
         return mean, variances
