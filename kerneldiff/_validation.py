@@ -119,7 +119,18 @@ def check_pair(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
     return X, Y
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> np.ndarray:
+# What to do about results that do not fit, where there is no better advice.
+_FEWER = "Take fewer points at a time."
+
+
+def check_out(
+    out: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *,
+    advice: str = _FEWER,
+    **inputs: Any,
+) -> np.ndarray:
     """Return an output to write into: `out` if it will do, or a new array.
 
     Parameters
@@ -127,6 +138,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) 
     out : ndarray or None
     shape : tuple of int
     dtype : dtype
+    advice : str, default="Take fewer points at a time."
+        What to do about an array that does not fit.
     **inputs : array-like
         What `out` must not share memory with, by its names, as it was passed.
 
@@ -145,7 +158,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) 
         If a new array would be larger than the machine's memory.
     """
     if out is None:
-        check_fits(shape, dtype)
+        check_fits(shape, dtype, advice)
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is of type {type(out).__name__}; it may be a NumPy array or None.")
@@ -174,7 +187,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 _SMALL = 2**26
 
 
-def check_fits(shape: tuple[int, ...], dtype: np.dtype) -> None:
+def check_fits(shape: tuple[int, ...], dtype: np.dtype, advice: str = _FEWER) -> None:
     """Raise MemoryError if an array would be larger than physical memory or the cgroup's limit.
 
     Without this the system may promise the memory, and end the process when it is touched.
@@ -183,8 +196,7 @@ def check_fits(shape: tuple[int, ...], dtype: np.dtype) -> None:
     if nbytes > _SMALL and nbytes > (limit := memory_limit()):
         raise MemoryError(
             f"an output of shape {shape} and type {dtype} needs {nbytes / 2**30:.4g} GiB; this "
-            f"process may use {limit / 2**30:.4g} GiB. tensor_blocks computes it in pieces, and "
-            "out= may be a memory-mapped file."
+            f"process may use {limit / 2**30:.4g} GiB. {advice}"
         )
 
 

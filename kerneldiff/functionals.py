@@ -466,7 +466,8 @@ def covariance(
         result = check_out(out.T, shape[::-1], dtype, **inputs).T
         rows, cols = cols, rows
     else:
-        result = check_out(out, shape, dtype, **inputs)
+        advice = "CovarianceOperator multiplies by it, and never builds it."
+        result = check_out(out, shape, dtype, advice=advice, **inputs)
     target = result.T if flip else result
     stream = out is not None and result.nbytes > STREAM_BYTES
     lower = flip and symmetric

@@ -349,9 +349,9 @@ class Cholesky(Prior):
         for piece, where in pieces(functionals, step):
             block = buffer[: piece.size]
             covariance(self.kernel, piece, self.observed, out=block)
-            # Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting for
-            # work while those of the other want the cores. The transpose is Fortran-contiguous, and
-            # solved for in place.
+            # Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting
+            # for work while those of the other want the cores. The transpose is
+            # Fortran-contiguous, and solved for in place.
             if weights.size:
                 mean[where] = blas.dgemm(1.0, block.T, weights, trans_a=1)
             blas.dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1)

@@ -92,7 +92,7 @@ def tanh_basis(X: ArrayLike, W: ArrayLike, *, out: np.ndarray | None = None) -> 
     >>> tanh_basis(np.array([[0.5]]), np.array([[1.0, 2.0], [0.0, -1.0]])).round(3)
     array([[0.462, 0.   ]])
     """
-    passed = {"X": X, "W": W}
+    passed: dict[str, Any] = {"X": X, "W": W}
     X, W = _check(X, W)
     reused = out is not None
     out = check_out(out, (X.shape[0], W.shape[1]), X.dtype, **passed)
@@ -158,7 +158,7 @@ def tanh_jacobian(
            [0.   , 0.5  , 0.   , 1.   ]])
     """
     check_choice("layout", layout, _LAYOUTS)
-    passed = {"X": X, "W": W}
+    passed: dict[str, Any] = {"X": X, "W": W}
     X, W = _check(X, W)
     (n, d), k = X.shape, W.shape[1]
     shape = {

@@ -44,6 +44,9 @@ _HESSIAN = {
 }
 
 
+_ADVICE = "tensor_blocks computes it in pieces, and out= may be a memory-mapped file."
+
+
 def _compute(
     tensor: _Tensor,
     kernel: Kernel | kernels.RBFByGamma,
@@ -69,7 +72,7 @@ def _compute(
     program = kernels.compile_term(term, d, len(wrt), dtype=X.dtype.char)
     shape = (n, Y.shape[0], *tensor.shape(d))
     reused = out is not None
-    out = check_out(out, shape, X.dtype, **passed)
+    out = check_out(out, shape, X.dtype, advice=_ADVICE, **passed)
     stream = reused and out.nbytes > STREAM_BYTES
     _core.tensor(program, X, Y, out, tensor.number, wrt, stream)
     if same and tensor is _VALUE:
