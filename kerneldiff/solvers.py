@@ -74,6 +74,17 @@ def _diagonal(kernel: Kernel, functional: Functional) -> np.ndarray:
     return variances
 
 
+def _product(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Multiply (k, n_obs) by (n_obs, T).
+
+    Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting for work
+    while those of the other want the cores.
+    """
+    if not weights.size:
+        return np.zeros((len(block), weights.shape[1]))
+    return blas.dgemm(1.0, block.T, weights, trans_a=1)
+
+
 class Prior:
     """The process before anything has been observed.
 
@@ -292,7 +303,7 @@ class Cholesky(Prior):
         functionals = list(functionals)
         # What is small is had sooner with all entries.
         if sum(f.size for f in functionals) * len(weights) < _SMALL:
-            return covariance(self.kernel, functionals, self.observed) @ weights
+            return _product(covariance(self.kernel, functionals, self.observed), weights)
         return CovarianceOperator(self.kernel, functionals, self.observed) @ weights
 
     def covariance(self, functionals: Sequence[Functional], diagonal: bool = False) -> np.ndarray:
@@ -349,11 +360,8 @@ class Cholesky(Prior):
         for piece, where in pieces(functionals, step):
             block = buffer[: piece.size]
             covariance(self.kernel, piece, self.observed, out=block)
-            # Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting
-            # for work while those of the other want the cores. The transpose is
-            # Fortran-contiguous, and solved for in place.
-            if weights.size:
-                mean[where] = blas.dgemm(1.0, block.T, weights, trans_a=1)
+            mean[where] = _product(block, weights)
+            # Its transpose is Fortran-contiguous and solved for in place.
             blas.dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1)
             variances[where] -= np.einsum("kn,kn->k", block, block)
         return mean, variances
