@@ -113,9 +113,10 @@ static void tile_points(const kd_tanh_call *c, const void *x, ptrdiff_t i, ptrdi
     }
 }
 
-/* Elements of a tile of points, whose last rows are padded. */
+/* Elements of a tile of points, whose last rows are padded: a vector may be written beyond the end
+ * of a row, and up(d + 1, KD_ROWS) columns are read. */
 static ptrdiff_t points_size(const kd_tanh_call *c, ptrdiff_t rows) {
-    return up(up(rows, KD_ROWS) * (c->d + 1) + 3, PAD);
+    return up(up(rows, KD_ROWS) * (c->d + 1) + VL + KD_ROWS, PAD);
 }
 
 /* Weights (d + 1, k) as panels (ceil(k / panel), d + 1, panel), padded with zeros. */
