@@ -17,15 +17,19 @@ class _Measured:
         subject = expansions.SUBJECTS[self.subject]
         return case, subject.measure(case, rounds=_suite.ROUNDS, budget=20)
 
-    def speedup(self, work, size, number, kind=None):
-        """One of the speedups of a case, perhaps of one kind; NaN if there is none."""
+    def speedups(self, work, size, kind=None):
+        """The speedups of a case, perhaps of one kind."""
         case, record = self.measured(work, size)
-        pairs = expansions.SUBJECTS[self.subject].pairs(case, record)
-        found = [pair for pair in pairs if kind is None or pair[1] == kind]
-        if len(found) <= number:
-            return math.nan
-        _, _, _, own, other, _ = found[number]
-        return record["seconds"][other] / record["seconds"][own]
+        return [
+            record["seconds"][other] / record["seconds"][own]
+            for _, found, _, own, other, _ in expansions.SUBJECTS[self.subject].pairs(case, record)
+            if kind in (None, found)
+        ]
+
+    def speedup(self, work, size, number):
+        """One of the speedups of a case; NaN if there is none."""
+        found = self.speedups(work, size)
+        return found[number] if number < len(found) else math.nan
 
 
 class Interpolator(_Measured):
@@ -44,7 +48,7 @@ class Interpolator(_Measured):
 
     def track_rel_error(self, kernel, size):
         errors = self.measured(kernel, size)[1]["relative_error"]
-        return max(error for name, error in errors.items() if name.startswith("kerneldiff"))
+        return max(error for name, error in errors.items() if name.startswith(expansion_peers.OURS))
 
     track_rel_error.unit = "relative error"
 
@@ -55,10 +59,10 @@ class TanhProducts(_Measured):
     params = (("vjp", "jvp"), _suite.sizes([(100_000, 10, 50)], [(2000, 5, 20)]))
 
     def track_speedup_over_autodiff(self, work, size):
-        return self.speedup(work, size, 0, "autodiff")
+        return min(self.speedups(work, size, "autodiff"), default=math.nan)
 
     def track_speedup_over_fastest_peer(self, work, size):
-        return self.speedup(work, size, 0, "peer")
+        return min(self.speedups(work, size, "peer"), default=math.nan)
 
     def track_rel_error(self, work, size):
         return self.measured(work, size)[1]["relative_error"][expansion_peers.OURS]

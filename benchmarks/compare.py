@@ -604,7 +604,9 @@ def speedups(results):
                 speedup = measure.speedup(case.title, label, other[1], ours[0], other[0])
                 found.append({"part": "tensors", **speedup})
     for name, part in PARTS.items():
-        found.extend({"part": name, **speedup} for speedup in part.speedups(results[name]))
+        for record in results[name]:
+            case = measure.case_of(record, part.Case)
+            found.extend({"part": name, **speedup} for speedup in part.speedups(case, record))
     return found
 
 
@@ -745,8 +747,11 @@ def run(cases, *, rounds, budget):
     of_tensors = [case for case in cases if isinstance(case, Case)]
     facts = machine()
     found = {
-        name: part.measure_all(
-            [case for case in cases if isinstance(case, part.Case)], rounds=rounds, budget=budget
+        name: measure.each_subject(
+            [case for case in cases if isinstance(case, part.Case)],
+            part.SUBJECTS,
+            rounds=rounds,
+            budget=budget,
         )
         for name, part in PARTS.items()
     }

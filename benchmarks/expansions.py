@@ -83,12 +83,6 @@ QUICK_CASES = (
 # --- what is measured ---------------------------------------------------------------------------
 
 
-def _seconds(calls, rounds, budget, threads=None):
-    with measure.pinned_blas(threads):
-        timings = measure.interleave(calls, rounds=rounds, budget=budget)
-    return {name: timing.median for name, timing in timings.items()}
-
-
 def _checked(case, name, error):
     if not error <= LARGEST_ERROR:
         raise RuntimeError(f"{case.title}: the result of {name} is wrong by {error:.1e}")
@@ -108,7 +102,10 @@ def measure_interpolator(case, *, rounds, budget):
             results = call() if work == "value, gradient" else (call(),)
             error = expansion_peers.interpolation_error(inputs, *results)
             calls[name], errors[name] = call, _checked(case, name, error)
-    return {"seconds": _seconds(calls, rounds, budget), "relative_error": errors}
+    return {
+        "seconds": measure.medians(calls, rounds=rounds, budget=budget),
+        "relative_error": errors,
+    }
 
 
 def measure_tanh(case, *, rounds, budget):
@@ -121,7 +118,10 @@ def measure_tanh(case, *, rounds, budget):
             call = calls[name] = implementation.make(case.work, inputs)
             error = expansion_peers.layer_error(case.work, inputs, call())
             errors[name] = _checked(case, name, error)
-    return {"seconds": _seconds(calls, rounds, budget), "relative_error": errors}
+    return {
+        "seconds": measure.medians(calls, rounds=rounds, budget=budget),
+        "relative_error": errors,
+    }
 
 
 def _friedman(n, d):
@@ -203,7 +203,7 @@ def measure_regressor(case, *, rounds, budget):
     calls = {ONE_START: functools.partial(_fitted, best, X, y)}
     if ours is not None:
         calls[OURS] = functools.partial(_fitted, ours, X, y)
-    seconds = _seconds(calls, rounds, budget, threads=1) | {ALL_STARTS: of_all}
+    seconds = measure.medians(calls, rounds=rounds, budget=budget, threads=1) | {ALL_STARTS: of_all}
     losses, iterations = {ALL_STARTS: goal}, {ALL_STARTS: sum(m.n_iter_ for m in models)}
     for name, model in ((ONE_START, best), (OURS, ours)):
         if model is not None:
@@ -221,6 +221,7 @@ class _Subject:
     title: str
     measure: Callable
     pairs: Callable
+    needs_ours: bool = True
 
 
 def _interpolator_pairs(case, record):
@@ -269,30 +270,30 @@ SUBJECTS = {
 }
 
 
-def _compared(records):
-    """What is compared in what was measured, one by one."""
-    for record in records:
-        case = Case(**{**record["case"], "targets": tuple(record["case"]["targets"])})
-        for work, kind, over, own, other, target in SUBJECTS[case.subject].pairs(case, record):
-            title = f"{case.title}: {work}" if work else case.title
-            seconds = record["seconds"][own], record["seconds"][other]
-            yield record, own, other, measure.speedup(title, kind, over, *seconds, target)
+def _compared(case, record):
+    """What is compared in what was measured for a case, one by one."""
+    for work, kind, over, own, other, target in SUBJECTS[case.subject].pairs(case, record):
+        title = f"{case.title}: {work}" if work else case.title
+        seconds = record["seconds"][own], record["seconds"][other]
+        yield own, other, measure.speedup(title, kind, over, *seconds, target)
 
 
-def speedups(records):
-    """List the speedups in what was measured.
+def speedups(case, record):
+    """Find the speedups in what was measured for a case.
 
     Parameters
     ----------
-    records : list of dict
-        What `measure_all` returned.
+    case : Case
+    record : dict
+        One of those that `measure.each_subject` returns.
 
-    Returns
-    -------
-    list of dict
-        As `measure.speedup` makes them.
+    Yields
+    ------
+    dict
+        As `measure.speedup` makes it.
     """
-    return [speedup for _, _, _, speedup in _compared(records)]
+    for _, _, speedup in _compared(case, record):
+        yield speedup
 
 
 def tables(records):
@@ -301,7 +302,7 @@ def tables(records):
     Parameters
     ----------
     records : list of dict
-        What `measure_all` returned.
+        What `measure.each_subject` returned.
 
     Returns
     -------
@@ -311,7 +312,12 @@ def tables(records):
     heads = ("compared with", "kerneldiff", "other", "times faster", "target")
     rows = [("expansions", *heads, "relative error", "of the other")]
     fits = [("fits", *heads, "loss", "of the other", "iterations", "of the other")]
-    for record, own, other, speedup in _compared(records):
+    every = (
+        (record, *compared)
+        for record in records
+        for compared in _compared(measure.case_of(record, Case), record)
+    )
+    for record, own, other, speedup in every:
         cells = (
             speedup["work"],
             other,
@@ -328,26 +334,3 @@ def tables(records):
             errors = record["relative_error"]
             rows.append((*cells, f"{errors[own]:.1e}", f"{errors[other]:.1e}"))
     return [table for table in (rows, fits) if len(table) > 1]
-
-
-def measure_all(cases, *, rounds, budget):
-    """Measure cases one after the other, with a line of progress for each on stderr.
-
-    Parameters
-    ----------
-    cases : iterable of Case
-    rounds : int
-        Samples of each implementation.
-    budget : float
-        Seconds for one case after which no new round is begun.
-
-    Returns
-    -------
-    list of dict
-        What was measured, with the attributes of the case.
-    """
-
-    def measure_one(case):
-        return SUBJECTS[case.subject].measure(case, rounds=rounds, budget=budget)
-
-    return measure.each(cases, measure_one)

@@ -131,12 +131,6 @@ def _agree(case, name, one, other):
     return difference
 
 
-def _timed(calls, rounds, budget):
-    with measure.pinned_blas():
-        timings = measure.interleave(calls, rounds=rounds, budget=budget)
-    return {name: timing.median for name, timing in timings.items()}
-
-
 def measure_likelihood(case, *, rounds, budget):
     """Time likelihoods with their gradients, which have to be the same."""
     calls = make_calls(case)
@@ -148,7 +142,10 @@ def measure_likelihood(case, *, rounds, budget):
     if GPYTORCH.name in calls:
         pair = values[OURS.name][0], values[GPYTORCH.name][0]
         differences[GPYTORCH.name] = _agree(case, GPYTORCH.name, *pair)
-    return {"seconds": _timed(calls, rounds, budget), "difference": differences}
+    return {
+        "seconds": measure.medians(calls, rounds=rounds, budget=budget),
+        "difference": differences,
+    }
 
 
 def measure_fit(case, *, rounds, budget):
@@ -162,7 +159,7 @@ def measure_fit(case, *, rounds, budget):
 
         return call
 
-    seconds = _timed({name: keep(name) for name in calls}, rounds, budget)
+    seconds = measure.medians({name: keep(name) for name in calls}, rounds=rounds, budget=budget)
     optima = {name: model.log_marginal_likelihood_value_ for name, model in found.items()}
     difference = _agree(case, SKLEARN.name, optima[OURS.name], optima[SKLEARN.name])
     return {"seconds": seconds, "difference": {SKLEARN.name: difference}}
@@ -173,7 +170,7 @@ def measure_predict(case, *, rounds, budget):
     calls = make_calls(case)
     pairs = zip(calls[OURS.name](), calls[SKLEARN.name](), strict=True)
     difference = max(_agree(case, SKLEARN.name, a, b) for a, b in pairs)
-    seconds = _timed(calls, rounds, budget)
+    seconds = measure.medians(calls, rounds=rounds, budget=budget)
     return {"seconds": seconds, "difference": {SKLEARN.name: difference}}
 
 
@@ -206,7 +203,7 @@ def _rotation(n, d):
 
 def measure_rotation(case, *, rounds, budget):
     """Time what the rotation does where there are fewer points than columns, and its memory."""
-    found = _timed(_rotation(case.n, case.d), rounds, budget)
+    found = measure.medians(_rotation(case.n, case.d), rounds=rounds, budget=budget)
     used = measure.in_new_process(peak_memory_of_rotation, [case.n, case.d])
     return {"seconds": found, "bytes": used}
 
@@ -287,6 +284,7 @@ class _Subject:
     title: str
     measure: Callable
     rows: Callable
+    needs_ours: bool = True
 
 
 def _milliseconds(seconds):
@@ -349,7 +347,7 @@ def tables(records):
     Parameters
     ----------
     records : list of dict
-        What `measure_all` returned.
+        What `measure.each_subject` returned.
 
     Returns
     -------
@@ -360,66 +358,28 @@ def tables(records):
         ("Gaussian processes", "compared with", "kerneldiff", "other", "ratio", "target", "differ")
     ]
     for record in records:
-        case = _case_of(record)
+        case = measure.case_of(record, Case)
         rows.extend((case.title, *cells) for cells in SUBJECTS[case.subject].rows(case, record))
     return [rows] if len(rows) > 1 else []
 
 
-def _case_of(record):
-    """Make the case from its attributes, of which JSON has made lists."""
-    attributes = dict(record["case"])
-    attributes["targets"] = tuple(map(tuple, attributes["targets"]))
-    return Case(**attributes)
-
-
-def speedups(records):
-    """List the speedups in what was measured.
+def speedups(case, record):
+    """Find the speedups in what was measured for a case.
 
     Parameters
     ----------
-    records : list of dict
-        What `measure_all` returned.
+    case : Case
+    record : dict
+        One of those that `measure.each_subject` returns.
 
-    Returns
-    -------
-    list of dict
-        As `measure.speedup` makes them.
+    Yields
+    ------
+    dict
+        As `measure.speedup` makes it.
     """
-    found = []
-    for record in records:
-        case = _case_of(record)
-        seconds = record.get("seconds", {})
-        targets = dict(case.targets)
-        found.extend(
-            measure.speedup(
+    seconds, targets = record.get("seconds", {}), dict(case.targets)
+    for name in (SKLEARN.name, GPYTORCH.name):
+        if name in seconds:
+            yield measure.speedup(
                 case.title, "library", name, seconds[OURS.name], seconds[name], targets.get(name)
             )
-            for name in (SKLEARN.name, GPYTORCH.name)
-            if name in seconds
-        )
-    return found
-
-
-def measure_all(cases, *, rounds, budget):
-    """Measure cases one after the other, with a line of progress for each on stderr.
-
-    Parameters
-    ----------
-    cases : iterable of Case
-    rounds : int
-        Samples of each implementation.
-    budget : float
-        Seconds for one case after which no new round is begun.
-
-    Returns
-    -------
-    list of dict
-        What was measured, with the attributes of the case.
-    """
-
-    def measure_one(case):
-        if not OURS.installed:
-            return None
-        return SUBJECTS[case.subject].measure(case, rounds=rounds, budget=budget)
-
-    return measure.each(cases, measure_one)

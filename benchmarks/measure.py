@@ -405,6 +405,27 @@ def refuse_editable_install():
         )
 
 
+def medians(calls, *, rounds, budget, threads=None):
+    """Time calls in turns, with a fixed number of threads of BLAS.
+
+    Parameters
+    ----------
+    calls : dict from str to callable
+    rounds, budget
+        As for `interleave`.
+    threads : int, optional
+        As for `pinned_blas`.
+
+    Returns
+    -------
+    dict from str to float
+        Medians, in seconds.
+    """
+    with pinned_blas(threads):
+        timings = interleave(calls, rounds=rounds, budget=budget)
+    return {name: timing.median for name, timing in timings.items()}
+
+
 def each(cases, measure):
     """Measure cases one after the other, with a line of progress for each on stderr.
 
@@ -428,3 +449,54 @@ def each(cases, measure):
         if found is not None:
             records.append({"case": dataclasses.asdict(case), **found})
     return records
+
+
+def each_subject(cases, subjects, *, rounds, budget):
+    """Measure cases by their subjects; what needs kerneldiff is left out where it is missing.
+
+    Parameters
+    ----------
+    cases : iterable of dataclass
+        Each has a title and a subject.
+    subjects : dict
+        By name, with the attributes ``measure`` and ``needs_ours``.
+    rounds : int
+        Samples of each implementation.
+    budget : float
+        Seconds for one case after which no new round is begun.
+
+    Returns
+    -------
+    list of dict
+        As `each` returns it.
+    """
+    ours = importlib.util.find_spec("kerneldiff") is not None
+
+    def measure_one(case):
+        subject = subjects[case.subject]
+        if subject.needs_ours and not ours:
+            return None
+        return subject.measure(case, rounds=rounds, budget=budget)
+
+    return each(cases, measure_one)
+
+
+def case_of(record, kind):
+    """Make a case again from its attributes, of which JSON has made lists.
+
+    Parameters
+    ----------
+    record : dict
+        One of those that `each` returns.
+    kind : type
+        The class of the case.
+
+    Returns
+    -------
+    dataclass
+    """
+
+    def hashable(value):
+        return tuple(map(hashable, value)) if isinstance(value, list | tuple) else value
+
+    return kind(**{name: hashable(value) for name, value in record["case"].items()})

@@ -172,13 +172,10 @@ def make_calls(case, among=None):
 def measure_peers(case, *, rounds, budget, among=None):
     """Time all implementations of a product."""
     calls, errors = make_calls(case, among)
-    return {"seconds": _seconds(calls, rounds, budget), "relative_error": errors}
-
-
-def _seconds(calls, rounds, budget):
-    with measure.pinned_blas():
-        timings = measure.interleave(calls, rounds=rounds, budget=budget)
-    return {name: timing.median for name, timing in timings.items()}
+    return {
+        "seconds": measure.medians(calls, rounds=rounds, budget=budget),
+        "relative_error": errors,
+    }
 
 
 def measure_columns(case, *, rounds, budget):
@@ -189,7 +186,7 @@ def measure_columns(case, *, rounds, budget):
         )
         for count in (None, 8)
     }
-    return {"seconds": _seconds(calls, rounds, budget)}
+    return {"seconds": measure.medians(calls, rounds=rounds, budget=budget)}
 
 
 def measure_float32(case, *, rounds, budget):
@@ -200,7 +197,7 @@ def measure_float32(case, *, rounds, budget):
         )
         for dtype in ("float64", "float32")
     }
-    return {"seconds": _seconds(calls, rounds, budget)}
+    return {"seconds": measure.medians(calls, rounds=rounds, budget=budget)}
 
 
 def measure_fma(case, *, rounds, budget):
@@ -218,7 +215,7 @@ def measure_fma(case, *, rounds, budget):
         loops = {"GEMM": (lambda: A @ A, 2 * size**3)}
     for name, (call, count) in loops.items():
         calls[f"FMA {name}"], flops[f"FMA {name}"] = call, count
-    seconds = _seconds(calls, rounds, budget)
+    seconds = measure.medians(calls, rounds=rounds, budget=budget)
     rates = {name: flops[name] / t / 1e9 for name, t in seconds.items()}
     own = rates.pop("kerneldiff")
     best = max(rates, key=rates.get)
@@ -303,7 +300,10 @@ def measure_gemm(case, *, rounds, budget):
         blas.dsyrk(1.0, A)
 
     calls["3 GEMM + SYRK"] = matrix_products
-    return {"seconds": _seconds(calls, rounds, budget), "relative_error": errors}
+    return {
+        "seconds": measure.medians(calls, rounds=rounds, budget=budget),
+        "relative_error": errors,
+    }
 
 
 def measure_time(case, *, rounds, budget):
@@ -317,7 +317,11 @@ def measure_time(case, *, rounds, budget):
     kernel = RBF(math.sqrt(case.d), length_scale_bounds="fixed")
     operator = kerneldiff.CovarianceOperator(kernel, kerneldiff.Hessian(X))
     v = rng.standard_normal(operator.shape[1])
-    return {"seconds": _seconds({"kerneldiff": lambda: operator @ v}, rounds, budget)}
+    return {
+        "seconds": measure.medians(
+            {"kerneldiff": lambda: operator @ v}, rounds=rounds, budget=budget
+        )
+    }
 
 
 def measure_cholesky(case, *, rounds, budget):
@@ -339,7 +343,7 @@ def measure_cholesky(case, *, rounds, budget):
         "kerneldiff": lambda: operator.vjp(W, wrt="theta"),
         "dpotrf": lambda: dpotrf(identity, lower=1, clean=0, overwrite_a=1)[1],
     }
-    return {"seconds": _seconds(calls, rounds, budget)}
+    return {"seconds": measure.medians(calls, rounds=rounds, budget=budget)}
 
 
 def measure_memory(case, *, rounds, budget):
@@ -523,7 +527,7 @@ def tables(records):
     Parameters
     ----------
     records : list of dict
-        What `measure_all` returned.
+        What `measure.each_subject` returned.
 
     Returns
     -------
@@ -536,55 +540,26 @@ def tables(records):
     return [rows for rows in made if len(rows) > 1]
 
 
-def speedups(records):
-    """List the speedups in what was measured.
+def speedups(case, record):
+    """Find the speedups in what was measured for a case.
 
     Parameters
     ----------
-    records : list of dict
-        What `measure_all` returned.
+    case : Case
+    record : dict
+        One of those that `measure.each_subject` returns.
 
-    Returns
-    -------
-    list of dict
-        As `measure.speedup` makes them.
+    Yields
+    ------
+    dict
+        As `measure.speedup` makes it.
     """
-    found = []
-    for record in records:
-        case = Case(**record["case"])
-        ours = record.get("seconds", {}).get(OURS.name)
-        peer = fastest(record, "peer") if case.subject == "peers" else None
-        if ours is None or peer is None:
-            continue
-        found.append(measure.speedup(case.title, "peer", peer[1], ours, peer[0], case.target))
-        keops = record["seconds"].get("KeOps")
-        if keops is not None:
-            target = KEOPS_TARGET if case.target and case.work == "kernel_product" else None
-            found.append(measure.speedup(case.title, "library", "KeOps", ours, keops, target))
-    return found
-
-
-def measure_all(cases, *, rounds, budget):
-    """Measure cases one after the other, with a line of progress for each on stderr.
-
-    Parameters
-    ----------
-    cases : iterable of Case
-    rounds : int
-        Samples of each implementation.
-    budget : float
-        Seconds for one case after which no new round is begun.
-
-    Returns
-    -------
-    list of dict
-        What was measured, with the attributes of the case.
-    """
-
-    def measure_one(case):
-        subject = SUBJECTS[case.subject]
-        if subject.needs_ours and not OURS.installed:
-            return None
-        return subject.measure(case, rounds=rounds, budget=budget)
-
-    return measure.each(cases, measure_one)
+    ours = record.get("seconds", {}).get(OURS.name)
+    peer = fastest(record, "peer") if case.subject == "peers" else None
+    if ours is None or peer is None:
+        return
+    yield measure.speedup(case.title, "peer", peer[1], ours, peer[0], case.target)
+    keops = record["seconds"].get("KeOps")
+    if keops is not None:
+        target = KEOPS_TARGET if case.target and case.work == "kernel_product" else None
+        yield measure.speedup(case.title, "library", "KeOps", ours, keops, target)
