@@ -27,7 +27,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, Matern
 
 from kerneldiff._files import InputError, png, write
 from kerneldiff.gaussian_process import GaussianProcessRegressor, GradientWhiteKernel
-from kerneldiff.plot import sensitivities
+from kerneldiff.plot import _MEASURES, _WIDTH, _text, sensitivities
 
 __all__ = ["run"]
 
@@ -42,7 +42,6 @@ _MOST_OBSERVATIONS = 2000
 _FEW_OBSERVATIONS = 400
 # Beyond this length scale, in standard deviations, a feature has hardly any influence.
 _LONGEST = 1e3
-_WIDTH = 1.959963984540054
 
 
 # ----------------------------------------------------------------------------------------- table
@@ -761,8 +760,7 @@ def _pictures(
         sensitivities=results.sensitivities,
         intervals=results.intervals,
         feature_names=data.features,
-        label="root mean square slope × standard deviation of the feature\n"
-        f"({data.target})".replace("$", r"\$"),
+        label=f"{_MEASURES['rms'].label}\n({_text(data.target)})",
     )
     yield "sensitivities.png", png(display.plot(max_features=30))
     yield "predictions.png", png(_prediction_picture(data.y[test], results, data.target))
@@ -800,7 +798,7 @@ def _prediction_picture(y: np.ndarray, results: Results, target: str) -> Any:
     """Values against predictions, with bands."""
     import matplotlib.pyplot as plt
 
-    from kerneldiff.plot import _bare, _color, _ink, _size, _text
+    from kerneldiff.plot import _bare, _color, _ink, _size
 
     figure, ax = plt.subplots(figsize=(5.2, 5.0), layout="constrained")
     both = np.concatenate([y, results.mean])

@@ -20,7 +20,7 @@ from sklearn.utils import check_array
 # Reused outputs beyond this size are written past the caches: they would not stay there anyway.
 STREAM_BYTES = 2**25
 
-_FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ def check_points(X: Any, name: str) -> np.ndarray:
     """
     if (
         type(X) is np.ndarray
-        and X.dtype in _FLOATS
+        and X.dtype in FLOATS
         and X.ndim == 2
         and X.flags.c_contiguous
         and X.flags.aligned

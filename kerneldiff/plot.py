@@ -1366,7 +1366,40 @@ def sensitivities(
     n_bootstraps: int = 1000,
     random_state: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means over points of what slopes do, (D,), and intervals that hold 95 % of them, (2, D)."""
+    """Say how far each column moves a function, from its slopes at some points.
+
+    Parameters
+    ----------
+    slopes : ndarray of shape (n, D)
+        Derivatives by the columns.
+    scale : ndarray of shape (D,)
+        What the columns vary by, such as their standard deviations.
+    measure : {"rms", "absolute", "squared"}, default="rms"
+        The root of the mean of the squares of slope times scale, the mean of their absolute values,
+        or that of their squares.
+    n_bootstraps : int, default=1000
+        How often points are drawn with replacement for the intervals.
+    random_state : int, RandomState instance or None, default=0
+        Draws them.
+
+    Returns
+    -------
+    values : ndarray of shape (D,)
+    intervals : ndarray of shape (2, D) or None
+        They hold 95 % of the values that points drawn with replacement give; None for no draws.
+
+    See Also
+    --------
+    SensitivityDisplay.from_estimator : Where the measures come from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kerneldiff.plot import sensitivities
+    >>> slopes = np.array([[3.0, 1.0], [-4.0, 1.0]])
+    >>> sensitivities(slopes, np.array([1.0, 2.0]), "absolute", n_bootstraps=0)
+    (array([3.5, 2. ]), None)
+    """
     power, rooted, *_ = _MEASURES[measure]
     n = len(slopes)
     terms = np.abs(slopes * scale) ** power

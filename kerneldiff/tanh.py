@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerneldiff import _core
 from kerneldiff._validation import (
+    FLOATS,
     STREAM_BYTES,
     check_choice,
     check_fits,
@@ -32,7 +33,6 @@ from kerneldiff._validation import (
 )
 
 _LAYOUTS = ("compact", "full", "matrix")
-_FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 # Elements of the largest array of a piece of points where a result is made piece by piece.
 _PIECE = 2**20
@@ -821,7 +821,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         check_is_fitted(self)
         G = cotangent
-        if not (isinstance(G, np.ndarray) and G.dtype in _FLOATS and G.ndim == 2):
+        if not (isinstance(G, np.ndarray) and G.dtype in FLOATS and G.ndim == 2):
             G = check_points(cotangent, "cotangent")
         X, weights, (G,) = self._prepare(X, G)
         shape = (X.shape[0], weights[-1].shape[1])

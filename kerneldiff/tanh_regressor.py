@@ -41,9 +41,8 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kerneldiff import _core
 from kerneldiff._validation import check_fits, fit_context
-from kerneldiff.tanh import _backward, _forward, tanh_jacobian
+from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
 # Up to this many weights, Gauss-Newton steps; beyond, L-BFGS. A step costs about 30 P³ operations:
 # here a tenth of a second, and the longest time that an interrupt waits for LAPACK.
@@ -826,7 +825,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         first: list[np.ndarray] = []
         jacobians = [slopes[0].T]
         for layer, W in zip([X, *activations], self._weights, strict=False):
-            first.append(_core.vmath("sech2", layer @ W[:-1] + W[-1]))
+            first.append(_layer("slope", layer, W))
         for S, A in zip(first, slopes[1:], strict=False):
             jacobians.append(A.T @ (S[:, :, None] * jacobians[-1]))
         H = np.zeros((n, len(self._coef), d, d))
