@@ -583,7 +583,7 @@ def test_arrows_are_at_right_angles_to_contours(shape):
     expected = np.column_stack(slopes)
     arrows = np.column_stack([quiver.U, quiver.V])
     scale = np.linalg.norm(arrows) / np.linalg.norm(expected)
-    assert np.abs(arrows - scale * expected).max() < 5e-3 * np.abs(arrows).max()
+    assert np.abs(arrows - scale * expected).max() < 1e-3 * np.abs(arrows).max()
 
 
 def test_observed_and_predicted_arrows(field):

@@ -252,14 +252,13 @@ def tanh_model(n_components):
 
 @pytest.mark.parametrize(("n_components", "within"), [(3, 0.25), (10, 0.12)])
 def test_tanh_functions_draw_the_course_of_a_year(n_components, within):
-    """To 0.25 °C with three functions, of temperatures from 4 to 19 °C: R² is 0.998."""
+    """To 0.25 °C with three functions, of temperatures from 4 to 19 °C."""
     X, y = seattle()
     model = tanh_model(n_components).fit(X, y)
     # The sum of functions, written out.
     slopes, biases = model.weights_
     drawn = model.intercept_ + np.tanh(X * slopes + biases) @ model.coef_
     assert rmse(drawn, y) < within
-    assert model.score(X, y) > 1 - (within / y.std()) ** 2
     # Sums of numbers of up to 100, each good to some roundings.
     np.testing.assert_allclose(model.predict(X), drawn, rtol=0, atol=1e-12)
 

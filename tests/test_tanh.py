@@ -551,28 +551,6 @@ def test_in_a_pipeline(X):
     )
 
 
-@pytest.mark.parametrize("method", ["transform", "jacobian", "numerical_jacobian"])
-def test_not_fitted(method, X):
-    with pytest.raises(ValueError, match="not fitted"):
-        getattr(TanhBasis(), method)(X)
-
-
-@pytest.mark.parametrize("method", ["transform", "jacobian", "numerical_jacobian"])
-@pytest.mark.parametrize(
-    ("bad", "match"),
-    [
-        (np.ones((2, 4)), "4 features.*3 features"),
-        (np.ones(3), "Expected 2D array, got 1D array"),
-        (np.full((2, 3), np.nan), "NaN"),
-        (np.ones((2, 3), complex), "omplex"),
-    ],
-    ids=["columns", "1-D", "NaN", "complex"],
-)
-def test_bad_points(basis, method, bad, match):
-    with pytest.raises(ValueError, match=match):
-        getattr(basis, method)(bad)
-
-
 @pytest.mark.parametrize(
     ("parameters", "match"),
     [

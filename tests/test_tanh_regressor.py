@@ -162,26 +162,6 @@ def test_kaufman_jacobian(hidden, t, alpha, intercept):
     np.testing.assert_allclose(
         actual.T @ actual, expected.T @ expected, rtol=0, atol=1e-7 * len(expected) * scale
     )
-    f = np.zeros(len(w) + 1)
-    f[0] = point.norm
-    np.testing.assert_allclose(actual.T @ f, gradient, rtol=0, atol=1e-14 * np.abs(gradient).max())
-
-
-@stacks
-@targets
-@reduced
-def test_kaufman_gradient_is_exact(hidden, t, alpha, intercept):
-    """The QR decomposition has the gradient in it, which backpropagation finds in another way."""
-    problem, w, _ = reduced_case(hidden, t, alpha, intercept)
-    point = problem.solve(w)
-    gradient = problem.gradient(point)
-    with_row = problem.jacobian(point, gradient, np.random.RandomState(0))
-    # J'J holds g g' / |r|² once; taking it out and putting in another first row leaves the rest.
-    without = problem.jacobian(point, 0 * gradient, np.random.RandomState(0))
-    rest = without.T @ without
-    np.testing.assert_allclose(
-        with_row.T @ with_row - rest, np.outer(gradient, gradient) / point.norm**2, atol=1e-12
-    )
 
 
 @targets
@@ -291,7 +271,7 @@ def test_finds_a_network():
     y = np.tanh(X @ [1.0, -2.0] + 0.5) - 3 * np.tanh(X @ [0.3, 1.0] - 1) + 7
     model = TanhRegressor(2, alpha=0, tol=1e-12, n_restarts=5, random_state=0).fit(X, y)
     # The loss is quadratic in the error: 1e-12 of the gradient is 1e-12 of the weights, or so.
-    np.testing.assert_allclose(model.predict(X), y, atol=1e-9)
+    np.testing.assert_allclose(model.predict(X), y, rtol=0, atol=1e-9)
     np.testing.assert_allclose(np.sort(np.abs(model.coef_)), [1, 3], rtol=1e-9)
 
 

@@ -164,7 +164,8 @@ def test_log_abs_det_of_jax():
         jax.vmap(jax.jacrev(lambda x: network(weights, x)))(X),
     )[1]
     # Four layers that shrink volumes: conditions of about 100 are in the exponents.
-    np.testing.assert_allclose(fitted(X, weights).log_abs_det_jacobian(X), expected, atol=1e-11)
+    actual = fitted(X, weights).log_abs_det_jacobian(X)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -272,9 +273,10 @@ def test_nothing(n, sizes, dtype):
     of_weights, of_points = tanh._backward(X, weights, None, G)
     assert [W.shape for W in of_weights] == [W.shape for W in weights]
     assert of_points.shape == X.shape
-    np.testing.assert_allclose(
-        of_weights[-1][-1], (G * (1 - expected.astype(float) ** 2)).sum(axis=0), rtol=1e-4
-    )
+    # Of slopes that are good to the bound of `assert_close`, and sums of n terms.
+    terms = G * (1 - expected.astype(float) ** 2)
+    atol = 80 * np.finfo(dtype).eps * np.abs(G).sum(axis=0).max(initial=0)
+    np.testing.assert_allclose(of_weights[-1][-1], terms.sum(axis=0), rtol=0, atol=atol)
     assert tanh._tangent(X, weights, weights, X).shape == G.shape
     shape = (n, sizes[-1], sizes[0])
     np.testing.assert_array_equal(
@@ -376,7 +378,7 @@ def test_differences_by_points(method):
     derivative = {"transform": "input_jacobian", "input_jacobian": "input_hessian"}[method]
     for i in range(4):
         expected = numerical_jacobian(lambda x: getattr(basis, method)(x[None])[0], X[i])
-        np.testing.assert_allclose(getattr(basis, derivative)(X)[i], expected, atol=1e-8)
+        np.testing.assert_allclose(getattr(basis, derivative)(X)[i], expected, rtol=0, atol=1e-8)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -490,7 +492,8 @@ def test_second_layer_saturated(dtype):
     one = [np.zeros((2, 1), dtype) for _ in range(2)]
     one[0][1] = 1
     assert_ulps(basis.jvp(X, one), exact, 12 + gain)
-    assert np.abs(np.array(exact, float)).min() < 1e-100 if dtype == "float64" else True
+    least = {"float64": 1e-100, "float32": 1e-15}[dtype]
+    assert np.abs(np.array(exact, float)).min() < least
 
 
 @dtypes
@@ -501,8 +504,8 @@ def test_far_beyond(dtype):
     weights = [np.array([[1, 4], [4, 1], [0, 0]], dtype)]
     basis = fitted(X, weights)
     for method in ("jacobian", "input_jacobian", "input_hessian"):
-        assert (getattr(basis, method)(X[:1]) == 0).all()
-    assert basis.log_abs_det_jacobian(X[:1])[0] == -np.inf
+        assert (getattr(basis, method)(X[:2]) == 0).all()
+    assert (basis.log_abs_det_jacobian(X[:2]) == -np.inf).all()
     assert np.isfinite(basis.log_abs_det_jacobian(X[2:])).all()
 
 
@@ -535,7 +538,7 @@ def test_log_abs_det(hidden, gain, dtype):
     # Errors of z, up to 2 eps S, appear twice in the logarithm of each of the slopes of a layer; S
     # is about gain times the square root of its inputs. Conditions of the matrices come on top.
     units = sum(W.shape[1] for W in weights)
-    bound = 1000 * units * max(gain, 1) ** 2 * np.finfo(dtype).eps
+    bound = 100 * units * max(gain, 1) * np.finfo(dtype).eps
     for value, x in zip(actual, X, strict=True):
         assert abs(value - exact_log_abs_det(weights, x, 1000)) <= bound
 
