@@ -136,7 +136,7 @@ def _power(f, exponent, order, positive):
         # where value is tiny. At a root of f, a power below one has no derivative.
         with np.errstate(divide="ignore", invalid="ignore"):
             inner = math.prod((block / value for block in blocks), start=falling)
-            at_zero = 0.0 if positive or exponent > n else np.nan
+            at_zero = 0.0 if (positive and exponent > 0) or exponent > n else np.nan
             return np.where(value == 0, at_zero, value**exponent * inner)
 
     return _compose(term, f, order)
@@ -420,7 +420,15 @@ def _points(X):
 def _leaf(kernel, real, n_columns):
     """(kind of invariant, its weights or None, jet, smoothness) of a kernel that has one."""
     if hasattr(kernel, "invariant") and hasattr(kernel, "jet"):
-        return kernel.invariant, None, kernel.jet, getattr(kernel, "smoothness", np.inf)
+        smoothness = getattr(kernel, "smoothness", np.inf)
+        per_order = 2 if kernel.invariant == "sqdist" else 1
+
+        def own(a, order):
+            # What is singular is stored as 0.
+            jet = enumerate(kernel.jet(a, order))
+            return [np.where((a == 0) & (per_order * n >= smoothness), 0, f) for n, f in jet]
+
+        return kernel.invariant, None, own, smoothness
     if isinstance(kernel, sk.Matern | sk.RBF):
         scale = 1 / np.asarray(kernel.length_scale, real) ** 2
         if scale.size == 1:
@@ -496,6 +504,8 @@ def _jet(kernel, pairs, order, columns=None):
             _jet(kernel.k1, pairs, order, columns), _jet(kernel.k2, pairs, order, columns), order
         )
     if isinstance(kernel, sk.Exponentiation):
+        if kernel.exponent == 0:
+            return {(): np.ones(pairs.shape, pairs.real)}
         base = _jet(kernel.kernel, pairs, order, columns)
         return _power(base, pairs.real(kernel.exponent), order, _is_positive(kernel.kernel))
     if type(kernel).__name__ == "Columns":

@@ -22,6 +22,9 @@ STREAM_BYTES = 2**25
 
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
+# For what computes with numbers that may be infinite, and says so in its results.
+quietly = np.errstate(over="ignore", divide="ignore", invalid="ignore")
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 

@@ -25,7 +25,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import fit_context, memory_limit
+from kerneldiff._validation import fit_context, memory_limit, quietly
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -38,7 +38,7 @@ from kerneldiff.functionals import (
 )
 from kerneldiff.operators import CovarianceOperator
 from kerneldiff.rotation import Rotation, rotation_applies
-from kerneldiff.solvers import Cholesky, Prior, pieces
+from kerneldiff.solvers import Cholesky, NotFinite, Prior, pieces
 
 # What an observation is, if not the entry of a gradient, whose column it has.
 _VALUE, _OTHER = -1, -2
@@ -630,8 +630,10 @@ class GaussianProcessRegressor(_Base):
                 _refuse(self.kernel_, unreadable)
             self._scaler, self.solver_ = None, "cholesky"
             super().fit(*given)
-            return self
-        learned = self.optimizer is not None and self.kernel_.n_dims > 0
+            if _unreadable(self.kernel_, X) is not None:
+                return self
+            # The hyperparameters were out of range only where the search for them began.
+        learned = unreadable is None and self.optimizer is not None and self.kernel_.n_dims > 0
         self._rng = check_random_state(self.random_state)
         self._data = data = self._assembled(X, y, dy, observations)
         self.solver_ = self._chosen_solver(learned)
@@ -645,7 +647,8 @@ class GaussianProcessRegressor(_Base):
             self._solver = self._made_solver(clone(self.kernel_))
             weights = self._solver.solve(data.targets)
         except np.linalg.LinAlgError as error:
-            error.args = (self._advice(), *error.args)
+            if not isinstance(error, NotFinite):
+                error.args = (self._advice(), *error.args)
             raise
         if not learned:
             value = self._solver.likelihood(data.targets)
@@ -985,7 +988,7 @@ class GaussianProcessRegressor(_Base):
         -------
         log_likelihood : float
             Of the targets after normalization, summed over them; -inf where the covariance matrix
-            is not positive definite.
+            is not positive definite, or it or the gradient is not finite.
         log_likelihood_gradient : ndarray of shape (n_kernel_params,)
             Only with `eval_gradient`.
 
@@ -1029,9 +1032,12 @@ class GaussianProcessRegressor(_Base):
             return (-np.inf, np.zeros(kernel.n_dims)) if eval_gradient else -np.inf
         # A NumPy number, as scikit-learn's.
         if not eval_gradient:
-            return np.float64(result)
+            return np.float64(-np.inf if np.isnan(result) else result)
         likelihood, gradient, of_noise = result
-        return np.float64(likelihood), gradient + data.noise.theta_gradient(kernel, of_noise)
+        gradient = gradient + data.noise.theta_gradient(kernel, of_noise)
+        if not (np.isfinite(likelihood) and np.isfinite(gradient).all()):
+            return -np.inf, np.zeros(kernel.n_dims)
+        return np.float64(likelihood), gradient
 
     # ---- units
 
@@ -1151,7 +1157,10 @@ class GaussianProcessRegressor(_Base):
             X = validate_data(self, X, reset=False)
             results = self._predicted(Value(X), return_std, return_cov)
         else:
-            result = super().predict(X, return_std, return_cov)
+            try:
+                result = super().predict(X, return_std, return_cov)
+            except OverflowError as error:
+                raise ValueError(f"kernel {self.kernel} is beyond the range of numbers.") from error
             results = list(result) if isinstance(result, tuple) else [result]
             if return_mean_grad or return_std_grad:
                 X = self._checked_points(X)
@@ -1568,6 +1577,7 @@ def _kernel_noise(kernel: sk.Kernel, functionals: Sequence[Functional]) -> np.nd
     return np.concatenate(noise)
 
 
+@quietly
 def _diagonal_gradient(kernel: sk.Kernel, X: np.ndarray) -> np.ndarray:
     """Gradients of k(x, x), noise included, shape (N, D)."""
     n, d = X.shape

@@ -19,7 +19,8 @@ jet(a, order)
 weights : array of shape (D,), optional
     Those of the columns in the invariant.
 smoothness : float, optional
-    2 nu: derivatives of lower order exist where s is 0.
+    2 nu: derivatives of lower order exist where the invariant is 0. What `jet` returns there of
+    derivatives of F that are singular is not looked at: it may be infinite, or NaN.
 jet_gradient(a, order)
     Only for derivatives with respect to its hyperparameters, if it has any that are not fixed: the
     derivatives of the jet with respect to each entry of its ``theta``, that is to logarithms, an
@@ -32,6 +33,7 @@ weights_gradient()
 import functools
 import itertools
 import math
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +44,7 @@ from sklearn.gaussian_process import kernels as sk
 
 from kerneldiff import _core
 from kerneldiff._core import Program
+from kerneldiff._validation import quietly
 
 # -------------------------------------------------------------------------------------- terms
 
@@ -86,7 +89,10 @@ class Invariant:
 
     def laplacian(self, side, d):
         """Sum of the unmixed second derivatives, a constant."""
-        total = float(d) if self.weights is None else math.fsum(self.weights)
+        try:
+            total = float(d) if self.weights is None else math.fsum(self.weights)
+        except OverflowError:
+            total = math.inf
         return 2.0 * self.left[side] * self.right[side] * total
 
     def times(self, other, d):
@@ -316,6 +322,12 @@ def _number(kernel, name):
     return number
 
 
+def _power(value, exponent):
+    """A number to a power, as NumPy has it: 0 to the power of 0 is 1, and nothing is an error."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(value) ** exponent)
+
+
 def _inverse_square(kernel, length_scale, name):
     """1 / length_scale², a number or a tuple, which must be in the range of numbers."""
     with np.errstate(all="ignore"):
@@ -371,21 +383,38 @@ def _read_matern(kernel, d):
         raise ValueError(f"nu of {type(kernel).__name__} is {nu!r}; it must be positive.")
     if nu in _MATERN:
         return _stationary(_MATERN[nu], kernel, d, (), 2.0 * nu)
-    return _stationary("callback", kernel, d, (), 2.0 * nu, ("matern", float(nu)))
+    parameters = (_first_singular(_SQDIST, 2.0 * nu),)
+    return _stationary("callback", kernel, d, parameters, 2.0 * nu, ("matern", float(nu)))
 
 
 def _read_rational_quadratic(kernel, d):
-    return _stationary("rational_quadratic", kernel, d, (_positive(kernel, "alpha"),))
+    alpha = _positive(kernel, "alpha")
+    leaf = _stationary("rational_quadratic", kernel, d, (alpha,))
+    if not 0 < leaf.scale / (2.0 * alpha) < math.inf:
+        raise ValueError(
+            f"alpha of {type(kernel).__name__} has the value {alpha:g}; with length_scale="
+            f"{kernel.length_scale:g}, 1 / (2 alpha length_scale²) must be finite and positive."
+        )
+    return leaf
 
 
 def _read_exp_sine_squared(kernel, d):
-    period = np.float64(_positive(kernel, "periodicity"))
+    period, length_scale = (
+        np.float64(_positive(kernel, name)) for name in ("periodicity", "length_scale")
+    )
     scale = _inverse_square(kernel, period, "periodicity")
-    return Leaf("exp_sine_squared", _SQDIST, scale, (_positive(kernel, "length_scale"),))
+    _inverse_square(kernel, length_scale, "length_scale")
+    return Leaf("exp_sine_squared", _SQDIST, scale, (float(length_scale),))
 
 
 def _read_dot_product(kernel, d):
-    return Leaf("linear", _DOT, 1.0, (_number(kernel, "sigma_0") ** 2,))
+    square = _power(_number(kernel, "sigma_0"), 2)
+    if square == math.inf:
+        raise ValueError(
+            f"sigma_0 of {type(kernel).__name__} has the value {kernel.sigma_0:g}; its square must "
+            "be finite."
+        )
+    return Leaf("linear", _DOT, 1.0, (square,))
 
 
 def _read_pairwise(kernel, d):
@@ -398,6 +427,10 @@ def _read_pairwise(kernel, d):
     degree = options.pop("degree", 3) if metric in ("poly", "polynomial") else 0
     if metric in ("rbf", "poly", "polynomial", "sigmoid") and not options:
         if metric == "rbf":
+            if math.isinf(2.0 * gamma):
+                raise ValueError(
+                    f"gamma of {type(kernel).__name__} is {gamma:g}; twice that must be finite."
+                )
             return Leaf("rbf", _SQDIST, 2.0 * gamma)
         if metric == "sigmoid":
             return Leaf("sigmoid", _DOT, gamma, (float(coef0),))
@@ -437,19 +470,23 @@ def _read_product(kernel, d):
 def _read_exponentiation(kernel, d):
     base, exponent = read(kernel.kernel, d), _number(kernel, "exponent")
     if isinstance(base, Constant):
-        return Constant(base.value**exponent)
+        return Constant(_power(base.value, exponent))
     return _raised(base, exponent)
 
 
 def _raised(base, p):
     """The tree of base ** p, simpler where the base is a power itself."""
+    if p == 0:
+        return Constant(1.0)
     if isinstance(base, Leaf) and base.amplitude > 0 and p > 0 and not base.derivative:
-        amplitude = base.amplitude**p
-        if base.jet == "rbf":
-            return replace(base, amplitude=amplitude, scale=base.scale * p)
+        weights = base.invariant.weights or (1.0,)
+        raised = replace(base, amplitude=_power(base.amplitude, p), scale=base.scale * p)
         if base.jet == "rational_quadratic":
-            alpha = (base.parameters[0] * p,)
-            return replace(base, amplitude=amplitude, scale=base.scale * p, parameters=alpha)
+            raised = replace(raised, parameters=(base.parameters[0] * p,))
+        numbers = (raised.amplitude, *raised.parameters, *(raised.scale * w for w in weights if w))
+        in_range = all(sys.float_info.min <= number < math.inf for number in numbers)
+        if base.jet in ("rbf", "rational_quadratic") and in_range:
+            return raised
     return Power(base, p)
 
 
@@ -475,8 +512,23 @@ def _read_own(kernel, d):
                 "that are not negative, one for each column of X."
             )
         invariant = replace(invariant, weights=tuple(weights.tolist()))
-    smoothness = float(getattr(kernel, "smoothness", math.inf))
-    return Leaf("callback", invariant, 1.0, (), 1.0, smoothness, ("own", _Same(kernel.jet)))
+    smoothness = getattr(kernel, "smoothness", math.inf)
+    if not (isinstance(smoothness, int | float | np.number) and smoothness > 0):
+        raise ValueError(
+            f"smoothness of {type(kernel).__name__} is {smoothness!r}; it must be positive."
+        )
+    parameters = (_first_singular(invariant, smoothness),)
+    callback = ("own", _Same(kernel.jet))
+    return Leaf("callback", invariant, 1.0, parameters, 1.0, float(smoothness), callback)
+
+
+def _first_singular(invariant, smoothness):
+    """From which order on derivatives of F are singular where the invariant is 0.
+
+    A squared distance is of second order there, a dot product of first.
+    """
+    per_order = 2 if invariant.kind == "sqdist" else 1
+    return float(min(math.ceil(min(smoothness, 100.0) / per_order), _core.MAX_ORDER + 1))
 
 
 class _Same:
@@ -623,7 +675,7 @@ class Columns(sk.Kernel):
         return f"Columns({self.kernel!r}, {self.dims!r})"
 
 
-# THE list of what can be read.  Subclasses may compute anything and are not looked up.
+# THE list of what can be read, subclasses that change no formula included (`_kind`).
 READERS = {
     sk.ConstantKernel: _read_constant,
     sk.WhiteKernel: _read_white,
@@ -661,19 +713,44 @@ def read(kernel, d):
     """
     reader = READERS.get(type(kernel))
     if reader is None:
-        if (
-            isinstance(kernel, sk.Kernel)
-            and hasattr(kernel, "invariant")
-            and hasattr(kernel, "jet")
-        ):
-            return _read_own(kernel, d)
-        known = ", ".join(cls.__name__ for cls in READERS if issubclass(cls, sk.Kernel))
-        raise TypeError(
-            f"kernel has a part that cannot be read: {kernel!r} of type {type(kernel).__name__}; "
-            f"what can be read are {known}, and subclasses of scikit-learn's Kernel with an "
-            "attribute `invariant` and a method `jet`."
-        )
+        kind = _kind(kernel)
+        reader = _read_own if kind is None else READERS[kind]
     return reader(kernel, d)
+
+
+def _kind(kernel):
+    """The class of `READERS` whose formula a kernel has, or None for a kernel of the user's."""
+    cls = type(kernel)
+    if cls in READERS:
+        return cls
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    own = isinstance(kernel, sk.Kernel) and hasattr(kernel, "invariant") and hasattr(kernel, "jet")
+    # The class that says what the formula is.
+    source = next((c for c in cls.__mro__ if ("jet" in vars(c) if own else c in READERS)), None)
+    if source is None and not own:
+        known = ", ".join(c.__name__ for c in READERS if issubclass(c, sk.Kernel))
+        raise TypeError(
+            f"kernel has a part that cannot be read: {kernel!r} of type {name}; what can be read "
+            f"are {known}, and subclasses of scikit-learn's Kernel with an attribute `invariant` "
+            "and a method `jet`."
+        )
+    for method in ("__call__", "diag"):
+        if source is not None and _differs(cls, source, method):
+            raise TypeError(
+                f"kernel has a part that cannot be read: {kernel!r} of type {name} has a method "
+                f"`{method}` other than that of {source.__name__}, which may change the formula; "
+                "an attribute `invariant` and a method `jet` of its own say what it is."
+            )
+    return None if own else source
+
+
+def _differs(cls, source, method):
+    """Whether a class has another method than a class that it inherits from, if that has one."""
+    new, old = (
+        next((vars(c)[method] for c in of.__mro__ if method in vars(c)), None)
+        for of in (cls, source)
+    )
+    return old is not None and not getattr(old, "__isabstractmethod__", False) and new is not old
 
 
 @dataclass(frozen=True, slots=True)
@@ -696,8 +773,10 @@ def _read_rbf_by_gamma(kernel, d):
         gamma = float(kernel.gamma)
     except (TypeError, ValueError):
         gamma = math.nan
-    if not 0 < gamma < math.inf:
-        raise ValueError(f"gamma is {kernel.gamma!r}; it must be finite and positive, or None.")
+    if not 0 < 2.0 * gamma < math.inf:
+        raise ValueError(
+            f"gamma is {kernel.gamma!r}; it must be positive and twice that finite, or None."
+        )
     return Leaf("rbf", _SQDIST, 2.0 * gamma)
 
 
@@ -876,28 +955,38 @@ HYPERPARAMETERS = {
 
 def _derivatives(kernel, d):
     """The derivatives in the order of theta; `first` is not filled in."""
-    if isinstance(kernel, sk.Sum):
+    kind, cls = _kind(kernel), type(kernel)
+    if kind is None:
+        return _of_own(kernel, read(kernel, d))
+    rules = HYPERPARAMETERS.get(kind)
+    if kind is not cls and (
+        cls.theta is not kind.theta
+        or (rules and [h.name for h in kernel.hyperparameters] != list(rules))
+    ):
+        raise NotImplementedError(
+            f"{cls.__module__}.{cls.__qualname__} has hyperparameters other than those of "
+            f"{kind.__name__}, and derivatives with respect to them are not known."
+        )
+    if issubclass(kind, sk.Sum):
         return _derivatives(kernel.k1, d) + _derivatives(kernel.k2, d)
-    if isinstance(kernel, sk.Product):
+    if issubclass(kind, sk.Product):
         left, right = read(kernel.k1, d), read(kernel.k2, d)
         return [part.times(right) for part in _derivatives(kernel.k1, d)] + [
             part.times(left) for part in _derivatives(kernel.k2, d)
         ]
-    if isinstance(kernel, sk.Exponentiation):
+    if issubclass(kind, sk.Exponentiation):
         base, whole = read(kernel.kernel, d), read(kernel, d)
         return [
             replace(part, term=_of_power(base, float(kernel.exponent), whole, part.term))
             for part in _derivatives(kernel.kernel, d)
         ]
-    if isinstance(kernel, Columns):
+    if issubclass(kind, Columns):
         dims = kernel.checked_dims(d)
         return [part.embedded(dims, d) for part in _derivatives(kernel.kernel, len(dims))]
     term = read(kernel, d)
-    if type(kernel) not in READERS:
-        return _of_own(kernel, term)
     return [
         rule(term)
-        for name, rule in HYPERPARAMETERS[type(kernel)].items()
+        for name, rule in rules.items()
         if not getattr(kernel, f"hyperparameter_{name}").fixed
     ]
 
@@ -937,13 +1026,14 @@ def _of_own(kernel, leaf):
 
     The weights may be an attribute that is computed from hyperparameters.
     """
-    count, name = len(kernel.theta), type(kernel).__name__
+    count, cls = len(kernel.theta), type(kernel)
     if count == 0:
         return []
-    if not hasattr(kernel, "jet_gradient"):
+    source = next((c for c in cls.__mro__ if "jet_gradient" in vars(c)), cls)
+    if not hasattr(kernel, "jet_gradient") or _differs(cls, source, "jet"):
         raise NotImplementedError(
-            f"{name} has hyperparameters but no method `jet_gradient(a, order)`, which derivatives "
-            "with respect to them need."
+            f"{cls.__name__} has hyperparameters but no method `jet_gradient(a, order)` for its "
+            "`jet`, which derivatives with respect to them need."
         )
     derivatives = []
     weights = _weights_gradient(kernel, count, leaf.invariant.weights)
@@ -1311,7 +1401,7 @@ class _Compiler:
         value = base.get((), 0.0)
         if not isinstance(value, _Buffer):
             # Only noise, which has no derivatives, leaves a base without a buffer.
-            return {(): value**exponent} if value or exponent > 0 else {(): math.inf}
+            return {(): _power(value, exponent)}
         natural = exponent >= 0 and exponent == int(exponent)
         ratios = positive and not natural
         top = min(order, int(exponent)) if natural else order
@@ -1588,9 +1678,11 @@ def _balanced(term, d, limit):
         if 1 / limit <= abs(term.scale) <= limit:
             return term
         scale, exponent = math.frexp(term.scale)
-        weights = np.ldexp(np.array(term.invariant.weights or (1.0,) * d), exponent)
+        weights = np.ldexp(np.array(term.invariant.weights or (1.0,) * d), exponent - 1)
         return replace(
-            term, scale=scale, invariant=replace(term.invariant, weights=tuple(weights.tolist()))
+            term,
+            scale=2.0 * scale,
+            invariant=replace(term.invariant, weights=tuple(weights.tolist())),
         )
     if isinstance(term, Sum | Product):
         return type(term)(_balanced(term.left, d, limit), _balanced(term.right, d, limit))
@@ -1656,6 +1748,7 @@ def is_stationary(term):
     return all(leaf.invariant.kind == "sqdist" for leaf in leaves(term))
 
 
+@quietly
 def _jets_on_diagonal(term, X, order):
     """The invariants of a tree, and its jets where points meet themselves."""
     d, dtype = X.shape[1], X.dtype.char
@@ -1685,6 +1778,7 @@ def on_diagonal(term, X):
     return _jets_on_diagonal(term, X, 0)[1][0]
 
 
+@quietly
 def gradient_on_diagonal(term, X):
     """Gradients of the values of a tree where points meet themselves: of k(x, x) by x.
 

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import check_choice, check_fits, check_points
+from kerneldiff._validation import check_choice, check_fits, check_points, quietly
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -588,6 +588,7 @@ class CovarianceOperator(LinearOperator):
 
     # ---- products
 
+    @quietly
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         v = np.asarray(V)
         if v.dtype.kind == "c":
@@ -649,6 +650,7 @@ class CovarianceOperator(LinearOperator):
             np.einsum("ii->i", result)[...] += self._added
         return result
 
+    @quietly
     def diagonal(self) -> np.ndarray:
         """Return the entries on the diagonal.
 
@@ -670,6 +672,7 @@ class CovarianceOperator(LinearOperator):
             result += self._noise
         return result
 
+    @quietly
     def __getitem__(self, index: Any) -> np.ndarray:
         """Return some rows and columns as an array.
 
@@ -756,6 +759,7 @@ class CovarianceOperator(LinearOperator):
             return self._transpose().vjp(weights.array.T, "rows")
         return self._vjp_rows(weights)
 
+    @quietly
     def _vjp_theta(self, weights: _Weights) -> np.ndarray:
         derivatives = kernels.theta_derivatives(self.kernel, self._d)
         result = np.zeros(sum(part.size for part in derivatives))
@@ -895,6 +899,7 @@ class CovarianceOperator(LinearOperator):
 
     # ---- noise
 
+    @quietly
     def _noise_of(self, term: kernels.Term) -> np.ndarray:
         """What noise in a tree adds to the diagonal."""
         result = np.zeros(self.shape[0], self.dtype)

@@ -38,7 +38,7 @@ from scipy.linalg import blas, lapack
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, functionals, kernels, operators
-from kerneldiff._validation import check_fits, memory_limit
+from kerneldiff._validation import check_fits, memory_limit, quietly
 from kerneldiff.functionals import (
     Directional,
     Functional,
@@ -50,7 +50,7 @@ from kerneldiff.functionals import (
     moved,
     part_of,
 )
-from kerneldiff.solvers import published_nugget
+from kerneldiff.solvers import check_finite, published_nugget
 
 # Second derivative with respect to x and y, both across the span, of each kind of invariant.
 _ACROSS = {"sqdist": -2.0, "dot": 1.0}
@@ -65,6 +65,7 @@ _TOLERANCE = 1e-12
 # ----------------------------------------------------------------------------- what it applies to
 
 
+@quietly
 def rotation_applies(
     kernel: Kernel,
     observed: Sequence[Functional],
@@ -238,6 +239,7 @@ class _Pairs:
     values : ndarray of shape (m, N, M)
     """
 
+    @quietly
     def __init__(self, X: np.ndarray, Y: np.ndarray, kinds: tuple[str, ...]) -> None:
         self.X, self.Y, self.kinds = X, Y, kinds
         self.values = np.empty((len(kinds), len(X), len(Y)))
@@ -493,6 +495,7 @@ class Rotation:
     derivatives", ICML 2021, for gradients alone.
     """
 
+    @quietly
     def __init__(
         self,
         kernel: Kernel,
@@ -569,6 +572,7 @@ class Rotation:
             program = functionals._compile(self._term, rank, inside, inside, C.dtype)
             functionals._write(program, inside, inside, C.T, 0, 0, True, False)
             functionals._add_noise(self._term, inside, C, 0, C.dtype)
+            check_finite(C, self.kernel, [self._observed])
             np.einsum("ii->i", C)[...] += self._noise[:, [0] * self._first + [-1] * rank].ravel()
         return _Factor(C, "along the span of the points")
 
@@ -578,6 +582,7 @@ class Rotation:
         if not self._copies:
             return None
         C = np.asfortranarray(self._pairs.across(self._term))
+        check_finite(C, self.kernel, [self._observed])
         np.einsum("ii->i", C)[...] += self._noise[:, -1]
         return _Factor(C, "across the span of the points")
 
@@ -616,6 +621,7 @@ class Rotation:
         outer /= self._root[:, None]
         return np.concatenate((inner[:, : self._first], outer), axis=1).reshape(targets.shape)
 
+    @quietly
     def likelihood(self, targets: np.ndarray, eval_gradient: bool = False) -> Any:
         """Log-marginal likelihood, summed over targets.
 

@@ -14,6 +14,7 @@ from scipy.linalg import blas, lapack
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import kernels
+from kerneldiff._validation import quietly
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -74,6 +75,50 @@ def _diagonal(kernel: Kernel, functional: Functional) -> np.ndarray:
     return variances
 
 
+class NotFinite(np.linalg.LinAlgError):
+    """A covariance is beyond the range of numbers."""
+
+
+def check_finite(matrix: np.ndarray, kernel: Kernel, observed: Sequence[Functional]) -> None:
+    """Raise NotFinite, which names the part of the kernel, if entries are infinite or NaN.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, n) or (n,)
+        Covariances, in the lower triangle at least, or variances of what was observed.
+    kernel : sklearn.gaussian_process.kernels.Kernel
+    observed : sequence of Functional
+        Each point may have fewer rows in the matrix, the same number for all of them.
+    """
+    with np.errstate(all="ignore"):
+        # A finite sum means finite entries; a sum that is not may only have overflowed.
+        if math.isfinite(np.add.reduce(matrix, axis=None)) or np.isfinite(matrix).all():
+            return
+        where = np.argwhere(~np.isfinite(matrix))[0]
+        step = sum(f.size for f in observed) / len(matrix)
+        row, col = int(where[0] * step), int(where[-1] * step)
+        rows, cols = ([_point_of(observed, index)] for index in (row, col))
+        part, looked_at = kernel, [kernel]
+        while looked_at:
+            block = covariance(looked_at[0], rows, None if row == col else cols)
+            if np.isfinite(block).all():
+                del looked_at[0]
+            else:
+                part = looked_at[0]
+                looked_at = [v for v in vars(part).values() if isinstance(v, Kernel)]
+                looked_at *= not isinstance(part, kernels.Columns)
+    name = f"kernel {kernel}" if part is kernel else f"{part}, a part of the kernel {kernel},"
+    raise NotFinite(
+        f"{name} is beyond the range of numbers: the covariance of {describe(observed, row)} and "
+        f"{describe(observed, col)} is {matrix[tuple(where)]}."
+    )
+
+
+def _point_of(functionals: Sequence[Functional], index: int) -> Functional:
+    """What is observed at the point that an entry belongs to."""
+    return next(piece for piece, where in pieces(functionals, 1) if index < where.stop)
+
+
 def _product(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Multiply (k, n_obs) by (n_obs, T).
 
@@ -125,9 +170,12 @@ class Prior:
         """
         functionals = list(functionals)
         if diagonal:
-            return np.concatenate([_diagonal(self.kernel, f) for f in functionals])
-        # Columns that are given as such are without noise.
-        return covariance(self.kernel, functionals, functionals)
+            result = np.concatenate([_diagonal(self.kernel, f) for f in functionals])
+        else:
+            # Columns that are given as such are without noise.
+            result = covariance(self.kernel, functionals, functionals)
+        check_finite(result, self.kernel, functionals)
+        return result
 
     def moments(
         self, functionals: Sequence[Functional], weights: np.ndarray
@@ -214,6 +262,7 @@ class Cholesky(Prior):
             # Zeros are as cheap as memory that is not set: they come so from the system.
             self._matrix = np.zeros((n, n), order="F")
         matrix = covariance(self.kernel, self.observed, out=self._matrix)
+        check_finite(matrix, self.kernel, self.observed)
         diagonal = np.einsum("ii->i", matrix)
         noise = self.noise
         if self.max_condition is not None:
@@ -242,6 +291,7 @@ class Cholesky(Prior):
         weights, _ = lapack.dpotrs(self.factor, targets, lower=1)
         return weights
 
+    @quietly
     def likelihood(self, targets: np.ndarray, eval_gradient: bool = False) -> Any:
         """Logarithm of the marginal likelihood, summed over targets.
 
@@ -401,11 +451,11 @@ class _Nugget:
             eta = published_nugget(term, n, d, len(matrix), max_condition)
         self.eta = (1.0 + self._gershgorin(matrix)) / self.bound if eta is None else eta
 
+    @quietly
     def _gershgorin(self, matrix: np.ndarray) -> float:
         """Largest sum of absolute values off the diagonal, of a row in unit-diagonal form."""
         n = len(matrix)
-        with np.errstate(divide="ignore"):
-            self.inverse = np.where(self.diagonal > 0, self.diagonal, np.inf) ** -0.5
+        self.inverse = np.where(self.diagonal > 0, self.diagonal, np.inf) ** -0.5
         sums = np.zeros(n)
         for first in range(0, n, _COLUMNS):
             columns = slice(first, min(first + _COLUMNS, n))
@@ -419,6 +469,7 @@ class _Nugget:
         self.entries = np.concatenate([matrix[m, :m], matrix[m:, m]])
         return float(sums[m])
 
+    @quietly
     def contract(self, matrix: np.ndarray, weights: np.ndarray, active: np.ndarray) -> None:
         """Add to what the derivatives of the matrix are contracted with, the nugget's part in it.
 
@@ -444,8 +495,7 @@ class _Nugget:
         change[m] = 0.0
         matrix[m, :m] += change[:m]
         matrix[m:, m] += change[m:]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            diagonal -= np.where(correlation > 0, factor * correlation / self.diagonal, 0.0)
+        diagonal -= np.where(correlation > 0, factor * correlation / self.diagonal, 0.0)
         diagonal[m] -= factor * correlation.sum() / self.diagonal[m]
 
 

@@ -256,7 +256,8 @@ static void invariant_of(const kd_invariant *inv, const real *const x[KD_ROWS],
 
 /* ------------------------------------------------------------------------------ jets --- */
 
-/* A jet that is computed elsewhere, in float64 and in pieces. */
+/* A jet that is computed elsewhere, in float64 and in pieces.  Derivatives from par[2] on are
+ * singular at 0: stored as 0, whatever comes. */
 static void jet_callback(const kd_callback *call, const real *a, real *f, ptrdiff_t stride,
                          ptrdiff_t n, int order, const double *par) {
     enum { PIECE = 512 };
@@ -267,7 +268,8 @@ static void jet_callback(const kd_callback *call, const real *a, real *f, ptrdif
         for (ptrdiff_t i = 0; i < len; i++) x[i] = par[1] * (double)a[i0 + i];
         call->jet(x, len, order, y, call->data);
         for (int q = 0; q <= order; q++, c *= par[1])
-            for (ptrdiff_t i = 0; i < len; i++) f[q * stride + i0 + i] = (real)(c * y[q * len + i]);
+            for (ptrdiff_t i = 0; i < len; i++)
+                f[q * stride + i0 + i] = q >= par[2] && x[i] == 0 ? 0 : (real)(c * y[q * len + i]);
     }
 }
 

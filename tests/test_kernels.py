@@ -676,7 +676,10 @@ def test_same_bits_for_any_number_of_threads():
 
 
 class Mine(RBF):
-    """A subclass may compute anything."""
+    """A subclass that computes something else."""
+
+    def __call__(self, X, Y=None, eval_gradient=False):
+        return 2 * super().__call__(X, Y)
 
 
 class Own(NormalizedKernelMixin, StationaryKernelMixin, Kernel):
@@ -698,8 +701,8 @@ UNREADABLE = {
         PairwiseKernel(metric="rbf", pairwise_kernels_kwargs={"coef0": 1}),
         "coef0",
     ),
-    "subclass": (Mine(), "Mine"),
-    "own": (Own(), "Own"),
+    "subclass": (Mine(), f"{__name__}.Mine has a method `__call__` other than that of RBF"),
+    "own": (Own(), f"{__name__}.Own"),
     "class": (RBF, "RBF"),
     "function": (np.dot, "dot"),
     "name": ("rbf", "'rbf'"),

@@ -136,6 +136,17 @@ class Rough(StationaryKernelMixin, NormalizedKernelMixin, Kernel):
         return np.array(jet[: order + 1])
 
 
+class Singular(Rough):
+    """The same, as it comes out of the formulas: infinite or NaN where it is singular."""
+
+    def jet(self, a, order):
+        t = np.sqrt(3 * a)
+        e = np.exp(-t)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            jet = [(1 + t) * e, -1.5 * e, 2.25 * e / t, -27 / 8 * e * (1 + t) / t**3, t / t]
+        return np.array(jet[: order + 1])
+
+
 WEIGHTS = np.array([0.5, 2.0, 1.3])
 
 # The kernel, and scikit-learn's that is the same.
@@ -147,6 +158,11 @@ OWN = {
     ),
     "weighted": (Weighted(WEIGHTS), RBF(WEIGHTS**-0.5)),
     "rough": (Rough(), Matern(nu=1.5)),
+    "singular": (Singular(), Matern(nu=1.5)),
+    "singular in a power": (
+        (RBF(1.7) * Singular() + 1.0) ** 2.5,
+        (RBF(1.7) * Matern(nu=1.5) + 1.0) ** 2.5,
+    ),
     "scaled": (2.5 * Bump(), 2.5 * RationalQuadratic(alpha=2.0)),
     "sum": (Bump() + RBF([0.7, 1.0, 1.9]), RationalQuadratic(alpha=2.0) + RBF([0.7, 1.0, 1.9])),
     "product": (
@@ -723,3 +739,58 @@ def test_signature_that_does_not_fit(prototype):
     kernel = Compiled(LowLevelCallable(prototype(lambda *arguments: None)))
     with pytest.raises(ValueError, match=r"jet has the signature .*it must be .*ptrdiff_t"):
         kerneldiff.kernel_matrix(kernel, np.zeros((2, 2)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Derivatives of a jet that are singular where points coincide
+# --------------------------------------------------------------------------------------------------
+
+
+def test_singular_jet_where_points_coincide():
+    """Whatever `jet` returns there, derivatives are those of the compiled kernel."""
+    X, _ = points(7, 1, 3)
+    X[4] = X[1]
+    functions = {
+        "hessian": lambda k: kerneldiff.hessian(k, X),
+        "mixed hessian": lambda k: kerneldiff.hessian(k, X, wrt="xy"),
+        "covariance": lambda k: covariance(k, kerneldiff.ValueGradient(X)),
+        "third derivatives": lambda k: covariance(
+            k, kerneldiff.Gradient(X), kerneldiff.Laplacian(X)
+        ),
+        "product": lambda k: (
+            kerneldiff.CovarianceOperator(k, kerneldiff.ValueGradient(X)) @ np.ones(28)
+        ),
+        "gram_jacobian": lambda k: kerneldiff.gram_jacobian(k, X),
+    }
+    for kernel, known in (
+        (Singular(), Matern(nu=1.5)),
+        (Columns(Singular(), [1]) * DotProduct(), Columns(Matern(nu=1.5), [1]) * DotProduct()),
+    ):
+        for name, function in functions.items():
+            actual, expected = function(kernel), function(known)
+            missing = np.isnan(expected)
+            np.testing.assert_array_equal(np.isnan(actual), missing, err_msg=name)
+            assert missing.any() == (name == "third derivatives")
+            # Sums of 28 terms, each of some 20 roundings of numbers below 100.
+            np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "rotation"])
+def test_singular_jet_learns_from_gradients(solver):
+    X, _ = points(6, 1, 2)
+    X[3] = X[0]
+    fits = [
+        kerneldiff.GaussianProcessRegressor(
+            kernel, alpha=1e-2, alpha_gradient=1e-2, optimizer=None, solver=solver
+        ).fit(X, X[:, 0], dy=np.tile([1.0, 0.0], (6, 1)))
+        for kernel in (Singular(), Matern(nu=1.5))
+    ]
+    own, known = (model.predict_gradient(X, return_std=True) for model in fits)
+    # The condition number is below 2000.
+    np.testing.assert_allclose(own, known, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("smoothness", [0, -1.0, np.nan, "3", None])
+def test_smoothness_is_checked(smoothness):
+    with pytest.raises(ValueError, match=r"smoothness of Rough is .*; it must be positive"):
+        kerneldiff.gradient(Rough(smoothness), np.zeros((2, 2)))
