@@ -348,7 +348,7 @@ def _stationary(jet, kernel, d, parameters=(), smoothness=math.inf, callback=Non
     if isinstance(length_scale, (float, int)):
         if not 1e-150 < length_scale < 1e150:
             _inverse_square(kernel, np.float64(length_scale), "length_scale")
-        scale, invariant = 1.0 / (length_scale * length_scale), _SQDIST
+        scale, invariant = float(1.0 / (length_scale * length_scale)), _SQDIST
     else:
         try:
             length_scale = np.squeeze(np.asarray(length_scale, dtype=np.float64))
@@ -390,7 +390,7 @@ def _read_matern(kernel, d):
 def _read_rational_quadratic(kernel, d):
     alpha = _positive(kernel, "alpha")
     leaf = _stationary("rational_quadratic", kernel, d, (alpha,))
-    if not 0 < leaf.scale / (2.0 * alpha) < math.inf:
+    if not 0 < float(leaf.scale) / (2.0 * alpha) < math.inf:
         raise ValueError(
             f"alpha of {type(kernel).__name__} has the value {alpha:g}; with length_scale="
             f"{kernel.length_scale:g}, 1 / (2 alpha length_scale²) must be finite and positive."

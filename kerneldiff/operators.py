@@ -919,7 +919,9 @@ class CovarianceOperator(LinearOperator):
             with_it, without = (
                 kernels.gradient_on_diagonal(term, X) for term in (noisy, self._term)
             )
-            yield number, with_it - without, entries, points
+            with np.errstate(invalid="ignore"):
+                difference = with_it - without
+            yield number, difference, entries, points
 
     def _noisy(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Where noise is added, which is to values: functional, points, entries, their numbers."""

@@ -389,6 +389,7 @@ class _Factor:
         What it is of, for the message if there is no such factor.
     """
 
+    @quietly
     def __init__(self, C: np.ndarray, where: str) -> None:
         diagonal = np.einsum("ii->i", C)
         positive = diagonal > 0
@@ -754,6 +755,7 @@ class Rotation:
         """
         return operators.CovarianceOperator(self.kernel, wanted, [self._observed]) @ weights
 
+    @quietly
     def covariance(
         self, wanted: Functional | Sequence[Functional], diagonal: bool = False
     ) -> np.ndarray:
@@ -775,15 +777,18 @@ class Rotation:
         items = [_double(f) for f in check_functionals(wanted, "functionals")]
         cheap = [type(f) in (Value, Gradient, ValueGradient, Directional) for f in items]
         if diagonal:
-            return np.concatenate(
+            result = np.concatenate(
                 [
                     self._variances(f) if easy else self._variances_by_rows(f)
                     for f, easy in zip(items, cheap, strict=True)
                 ]
             )
-        size = sum(f.size for f in items)
-        check_fits((size, size), np.dtype(np.float64))
-        return self._joint(items) if all(cheap) else self._joint_by_rows(items)
+        else:
+            size = sum(f.size for f in items)
+            check_fits((size, size), np.dtype(np.float64))
+            result = self._joint(items) if all(cheap) else self._joint_by_rows(items)
+        check_finite(result, self.kernel, items)
+        return result
 
     def _locate(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates in the span, and what is left across it, of points."""

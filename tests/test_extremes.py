@@ -453,6 +453,9 @@ def with_error(kernel, X, Y):
     elif isinstance(kernel, RBF | RationalQuadratic | ExpSineSquared):
         h = np.abs(np.log(np.maximum(size, 1e-300)))
         error = ((d + 9) * h + 8) * UNIT * size
+        if isinstance(kernel, Matern) and kernel.nu not in (0.5, 1.5, 2.5, np.inf):
+            # SciPy says nothing of the errors of its Bessel functions.
+            error[...] = np.inf
         if isinstance(kernel, RationalQuadratic):
             # scikit-learn adds 1 to a small number and then takes a power.
             error += 2 * kernel.alpha * UNIT * size
@@ -460,6 +463,7 @@ def with_error(kernel, X, Y):
             distance = np.sqrt(((X[:, None] - Z) ** 2).sum(axis=2))
             phase = (d + 9) * UNIT * np.pi * distance / kernel.periodicity
             error += size * 4 * phase / kernel.length_scale**2
+            error[4 * phase / min(kernel.length_scale, 1) ** 2 > 0.01] = np.inf
     elif isinstance(kernel, DotProduct):
         error = (d + 4) * UNIT * (np.abs(X) @ np.abs(Z).T + kernel.sigma_0**2)
     elif isinstance(kernel, PairwiseKernel):
@@ -467,7 +471,9 @@ def with_error(kernel, X, Y):
         if kernel.metric == "rbf":
             # By ‖x‖² + ‖y‖² - 2 x·y.
             s = (X**2).sum(axis=1)[:, None] + (Z**2).sum(axis=1)
-            error = 4 * (d + 5) * UNIT * gamma * s * size + 8 * UNIT * size
+            of_exponent = 4 * (d + 5) * UNIT * gamma * s
+            error = of_exponent * size + 8 * UNIT * size
+            error[of_exponent > 0.01] = np.inf
         else:
             u = gamma * X @ Z.T + options["coef0"]
             of_u = (d + 6) * UNIT * (gamma * np.abs(X) @ np.abs(Z).T + options["coef0"])
