@@ -30,6 +30,7 @@ cdef extern from "kd.h":
         const kd_instr *instr
         const double *par
         const int32_t *jet
+        const int32_t *radial
         const kd_callback *callbacks
 
     ctypedef struct kd_rough:

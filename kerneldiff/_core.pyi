@@ -46,6 +46,7 @@ class Program:
         order: int,
         rough: Sequence[tuple[int, int, int, bytes]] = (),
         callbacks: Sequence[Callback] = (),
+        radial: Sequence[int] = (),
     ) -> Self: ...
 
 def config() -> dict[str, Any]: ...

@@ -311,6 +311,8 @@ cdef class Program:
     rough : list of (invariant, limit, already, seen)
         Where derivatives do not exist, see ``src/kd.h``; seen is a bytes object of D flags.
     callbacks : list of Callback
+    radial : list of int
+        The buffers of second derivatives by the root of each invariant, or -1, see ``src/kd.h``.
     """
 
     cdef kd_program c
@@ -321,7 +323,8 @@ cdef class Program:
     cdef list callbacks
     cdef void *memory
 
-    def __cinit__(self, invariants, steps, int n_buf, jet, int order, rough=(), callbacks=()):
+    def __cinit__(self, invariants, steps, int n_buf, jet, int order, rough=(), callbacks=(),
+                  radial=()):
         cdef Py_ssize_t k, e, n_par = 0
         cdef const char *seen
         for step in steps:
@@ -330,7 +333,7 @@ cdef class Program:
         size[0] = lines(len(invariants) * sizeof(kd_invariant))
         size[1] = lines(len(steps) * sizeof(kd_instr))
         size[2] = lines((n_par + 1) * sizeof(double))
-        size[3] = lines(len(jet) * sizeof(int32_t))
+        size[3] = lines((len(jet) + len(radial)) * sizeof(int32_t))
         size[4] = lines(len(rough) * sizeof(kd_rough))
         size[5] = lines(len(callbacks) * sizeof(kd_callback))
         self.memory = calloc(size[0] + size[1] + size[2] + size[3] + size[4] + size[5], 1)
@@ -373,6 +376,8 @@ cdef class Program:
                 n_par += 1
         for k in range(len(jet)):
             table[k] = jet[k]
+        for k in range(len(radial)):
+            table[len(jet) + k] = radial[k]
         self.keep = []
         self.n_rough = len(rough)
         for k in range(self.n_rough):
@@ -394,6 +399,8 @@ cdef class Program:
         self.c.instr = instr
         self.c.par = par
         self.c.jet = table
+        if radial:
+            self.c.radial = table + <Py_ssize_t> len(jet)
         self.c.callbacks = calls
 
     def __dealloc__(self):

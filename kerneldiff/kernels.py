@@ -20,7 +20,9 @@ weights : array of shape (D,), optional
     Those of the columns in the invariant.
 smoothness : float, optional
     2 nu: derivatives of lower order exist where the invariant is 0. What `jet` returns there of
-    derivatives of F that are singular is not looked at: it may be infinite, or NaN.
+    derivatives of F that are singular is not looked at: it may be infinite, or NaN. Where it is
+    below 2, second derivatives of points that almost coincide lose the digits that cancel in
+    2 F' + 4 s F''.
 jet_gradient(a, order)
     Only for derivatives with respect to its hyperparameters, if it has any that are not fixed: the
     derivatives of the jet with respect to each entry of its ``theta``, that is to logarithms, an
@@ -1169,6 +1171,17 @@ def _amplitude(leaf):
     return leaf.amplitude / leaf.scale**leaf.derivative
 
 
+def _singular(leaf):
+    """2 nu of a leaf that is like s^nu near 0, nu < 1, by itself or next to a constant; or None.
+
+    There, 2 F' and 4 s F'' cancel in d²F/d(√s)², the more so the closer nu is to 1/2.
+    """
+    if leaf.jet in ("matern12", "radial_linear"):
+        return 1.0
+    matern = leaf.callback is not None and leaf.callback[0] == "matern"
+    return 2.0 * leaf.callback[1] if matern and leaf.callback[1] < 1 else None
+
+
 def _contains(index, part):
     """Whether a multi-index has all derivatives of another."""
     return not Counter(part) - Counter(index)
@@ -1220,6 +1233,9 @@ class _Compiler:
         self.wanted = {}
         self.jets = {}
         self.pinned = set()
+        # Invariants s_l of which jets have second derivatives by √s_l, too: 2 F_l + 4 s_l F_ll.
+        # They stand at the index (~l,), and s_l itself is the buffer ~l.
+        self.radial = []
 
     # ---- buffers and steps
 
@@ -1316,9 +1332,11 @@ class _Compiler:
     # ---- terms
 
     def indices(self, order):
-        """All multi-indices up to an order."""
+        """All multi-indices up to an order, and those of derivatives by roots of invariants."""
         for q in range(order + 1):
             yield from itertools.combinations_with_replacement(range(len(self.invariants)), q)
+        if order >= 2:
+            yield from ((~l,) for l in self.radial)
 
     def jet(self, term, order):
         """Compile a term for derivatives up to `order`."""
@@ -1335,7 +1353,7 @@ class _Compiler:
             self.release([base], result)
             return result
         left, right = self.jet(term.left, order), self.jet(term.right, order)
-        result = {}
+        result, made = {}, {}
         for index in self.indices(order):
             if isinstance(term, Sum):
                 terms = [(1.0, j[index]) for j in (left, right) if index in j]
@@ -1345,10 +1363,18 @@ class _Compiler:
                     for (a, b), count in _splits(index).items()
                     if a in left and b in right
                 ]
+                l = self.rooted(index)
+                if l in left and l in right:
+                    # 2 u' v', derivatives by √s
+                    terms.append(self.shorten((8.0, _Buffer(*index), left[l], right[l]), made))
             if terms and (value := self.combine(terms)) != 0:
                 result[index] = value
-        self.release([left, right], result)
+        self.release([left, right, made], result)
         return result
+
+    def rooted(self, index):
+        """The index of the derivative by s, for that of the second one by √s."""
+        return (~index[0],) if index and index[0] < 0 else None
 
     def leaf(self, leaf, order):
         number = self.invariant(leaf.invariant)
@@ -1356,16 +1382,33 @@ class _Compiler:
             dst = self.allocate()
             parameters = (leaf.amplitude, leaf.scale, *leaf.parameters)
             self.step("linear", dst, -1 - number, 0, 0, parameters)
-            return {(): _Buffer(dst), (number,): leaf.amplitude * leaf.scale}
-        key = _plain(leaf)
-        if key not in self.jets:
-            self.jets[key] = self.leaf_jet(key, number, order)
-        amplitude, start = self.jets[key]
-        factor = _amplitude(leaf) / amplitude if amplitude else 1.0
-        start += leaf.derivative
-        return {
-            (number,) * q: self.combine([(factor, _Buffer(start + q))]) for q in range(order + 1)
-        }
+            jet = {(): _Buffer(dst), (number,): leaf.amplitude * leaf.scale}
+        else:
+            key = _plain(leaf)
+            if key not in self.jets:
+                self.jets[key] = self.leaf_jet(key, number, order)
+            amplitude, start = self.jets[key]
+            factor = _amplitude(leaf) / amplitude if amplitude else 1.0
+            start += leaf.derivative
+            jet = {
+                (number,) * q: self.combine([(factor, _Buffer(start + q))])
+                for q in range(order + 1)
+            }
+        if order >= 2 and number in self.radial:
+            jet[~number,] = self.by_root(leaf, jet, number)
+        return jet
+
+    def by_root(self, leaf, jet, number):
+        """The second derivative of a leaf by √s, 2 F' + 4 s F''.
+
+        s F^(q+2) = k F^(q) - (q + 1 - ν) F^(q+1) where it cancels, see `kd_root_tail` in jets.h.
+        """
+        f0, f1, f2 = (jet.get((number,) * q, 0.0) for q in range(3))
+        twice = _singular(leaf)
+        if twice is None:
+            return self.combine([(2.0, f1), (4.0, f2, _Buffer(~number))])
+        k = 0.0 if leaf.jet == "radial_linear" else twice * leaf.scale
+        return self.combine([(k, f0), (2.0 * twice - 2.0 - 4.0 * leaf.derivative, f1)])
 
     def leaf_jet(self, leaf, number, order):
         """Compile a jet, for all the leaves that are alike; return its amplitude and buffer."""
@@ -1427,9 +1470,12 @@ class _Compiler:
             }
         for index in self.indices(order):
             terms = []
-            for blocks, count in _compositions(index).items():
+            compositions = [(*item, ()) for item in _compositions(index).items()]
+            if l := self.rooted(index):
+                compositions.append(((l, l), 4, (_Buffer(*index),)))  # derivatives by √s
+            for blocks, count, others in compositions:
                 if len(blocks) <= top and all(block in inner for block in blocks):
-                    factors = [inner[block] for block in blocks]
+                    factors = [*others, *(inner[block] for block in blocks)]
                     if ratios:
                         factor = math.prod(exponent - k for k in range(len(blocks)))
                         terms.append((count * factor, outer_jet[()], *factors))
@@ -1473,18 +1519,43 @@ class _Compiler:
     def laplacian(self, jet, side, order):
         """Δk = Σ_l F_l Δa_l + Σ_lk F_lk b_lk with new invariants b_lk = grad a_l · grad a_k."""
         old = list(self.invariants)
-        constants = [((l,), inv.laplacian(side, self.d)) for l, inv in enumerate(old)]
-        pieces = []
+        constants, pieces = [], []
+        for l, inv in enumerate(old):
+            if l in self.radial:
+                constants += self.radial_laplacian(l)
+            else:
+                constants.append(((l,), inv.laplacian(side, self.d)))
         for l, k in itertools.combinations_with_replacement(range(len(old)), 2):
             left, right = old[l].gradient(side), old[k].gradient(side)
             needed = any(_contains(index, (l, k)) for index in jet)
-            if any(left) and any(right) and needed:
+            if any(left) and any(right) and needed and not (l == k and l in self.radial):
                 weights = old[l].times(old[k], self.d)
                 if weights is not None and not any(weights):
                     continue  # no column is in both
                 number, factor = self.multiple(weights, left, right)
                 pieces.append((jet, (l, k), factor if l == k else 2.0 * factor, number))
         return self.transform(jet, constants, pieces, order)
+
+    def radial_laplacian(self, l):
+        """The part of s_l = Σ_b w_b e_b², e = x - y, in a Laplacian, without what cancels.
+
+        Σ_b w_b² e_b² / s_l times the second derivative by √s_l, and 2 Σ_b (Σ_{a≠b} w_a) w_b e_b² /
+        s_l times F_l.
+        """
+        weights = self.invariants[l].weights
+        if weights is None:
+            return [((~l,), 1.0), ((l,), 2.0 * (self.d - 1))]
+        forth, back = (np.cumsum((0.0, *w[:-1])) for w in (weights, weights[::-1]))
+        inverse = self.allocate()
+        self.step("reciprocal", inverse, ~l)
+        result = []
+        for index, factor, sums in (((~l,), 1.0, weights), ((l,), 2.0, forth + back[::-1])):
+            products = tuple((np.array(weights) * sums).tolist())
+            if any(products):
+                number, ratio = self.multiple(products, _DIFFERENCE, _DIFFERENCE)
+                terms = [(factor * ratio, _Buffer(~number), _Buffer(inverse))]
+                result.append((index, self.combine(terms)))
+        return result
 
     def transform(self, jet, constants, pieces, order):
         """Compile Σ c F_i + Σ c F_i a_n, given as (i, c) and (jet, i, c, n), to `order`."""
@@ -1493,7 +1564,7 @@ class _Compiler:
             terms = []
             for extra, c in constants:
                 if (i := tuple(sorted((*index, *extra)))) in jet:
-                    terms.append((c, jet[i]))
+                    terms.append((1.0, c, jet[i]))
             for _, extra, c, number in pieces:
                 if (i := tuple(sorted((*index, *extra)))) in jet:
                     terms.append((c, jet[i], _Buffer(-1 - number)))
@@ -1541,6 +1612,10 @@ class _Compiler:
             for jet in jets
         ]
 
+        radial = []
+        if self.radial and order == 2:
+            radial = [buffer_of(jets[0], (~l,)) if l in self.radial else None for l in range(n_inv)]
+
         def place(number):
             return -1 - number if number < 0 else number + n_inv
 
@@ -1554,7 +1629,14 @@ class _Compiler:
         ]
         tables = [list(map(place, table)) for table in tables]
         program = Program(
-            invariants, steps, n_inv + self.used, tables[0], order, rough, self.callbacks
+            invariants,
+            steps,
+            n_inv + self.used,
+            tables[0],
+            order,
+            rough,
+            self.callbacks,
+            [-1 if number is None else place(number) for number in radial],
         )
         return program, tables
 
@@ -1602,7 +1684,10 @@ def compile_term(term, d, order, row=None, col=None, dtype="d"):
         raise ValueError(
             f"derivatives of order {total} are needed; kernels have them up to {_core.MAX_ORDER}."
         )
-    plain = isinstance(term, Leaf) and not (term.callback or term.derivative)
+    singular = set()
+    if total == 2 and "directional" not in (row, col):
+        singular = {leaf.invariant for leaf in leaves(term) if _singular(leaf)}
+    plain = isinstance(term, Leaf) and not (term.callback or term.derivative or singular)
     if plain and row is None and col is None:
         # The usual case, without ceremony: it is what small calls wait for.
         inv = term.invariant
@@ -1618,6 +1703,7 @@ def compile_term(term, d, order, row=None, col=None, dtype="d"):
         )
     compiler = _Compiler(d)
     compiler.know([term])
+    compiler.radial = sorted(map(compiler.invariants.index, singular))
     rough = _rough(compiler.invariants, term, d, total, taken[row], taken[col])
     jet = compiler.jet(term, total)
     for side, functional in ((1, col), (0, row)):

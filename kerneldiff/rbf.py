@@ -350,16 +350,26 @@ class _Local:
         """For differences (Q, P, D) from the centers, and coefficients (Q, P, S)."""
         s = np.einsum("qpd,qpd->qp", e, e)
         f = self.radial.jets(s, kind._order)
+        linear = self.radial.leaf.jet == "radial_linear"  # d²/dr² is 0, but the terms of it cancel
         if kind is Value:
             return np.einsum("qp,qps->qs", f[0], a)[..., None]
         if kind is Gradient:
             return np.einsum("qps,qpd->qsd", 2 * f[1][..., None] * a, e)
         if kind is Laplacian:
-            return np.einsum("qp,qps->qs", 2 * e.shape[2] * f[1] + 4 * s * f[2], a)[..., None]
+            by_distance = 0.0 if linear else 2 * f[1] + 4 * s * f[2]
+            total = by_distance + 2 * (e.shape[2] - 1) * f[1]
+            return np.einsum("qp,qps->qs", total, a)[..., None]
         left = (4 * f[2][..., None] * a)[..., None] * e[:, :, None, :]
         result = np.einsum("qpsa,qpb->qsab", left, e)
         result = (result + result.transpose(0, 1, 3, 2)) / 2
-        np.einsum("qsaa->qsa", result)[...] += np.einsum("qp,qps->qs", 2 * f[1], a)[..., None]
+        diagonal = np.einsum("qsaa->qsa", result)
+        if linear:
+            q = e**2 / np.where(s == 0, 1, s)[..., None]
+            for b in range(q.shape[2]):
+                others = np.delete(q, b, axis=2).sum(axis=2)
+                diagonal[..., b] = np.einsum("qp,qps->qs", 2 * f[1] * others, a)
+        else:
+            diagonal += np.einsum("qp,qps->qs", 2 * f[1], a)[..., None]
         return result.reshape(*result.shape[:2], e.shape[2] ** 2)
 
 

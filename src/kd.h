@@ -79,13 +79,18 @@ typedef struct {
 } kd_callback;
 
 /* After a run, jet[] names the buffers of F, of its m first derivatives by the m invariants, of
- * the m^2 second ones, ..., up to order. */
+ * the m^2 second ones, ..., up to order.
+ *
+ * Near s = 0, kernels like exp(-sqrt(s)) have 2 F' and 4 s F'' that cancel.  A program of order 2
+ * with such a kernel has radial[], for each invariant the buffer of 2 F_l + 4 s F_ll, the second
+ * derivative by sqrt(s), or -1; there, unmixed second derivatives are made of that and of F_l. */
 typedef struct {
     int32_t n_inv, n_instr, n_buf, order;
     const kd_invariant *inv;
     const kd_instr *instr;
     const double *par;
     const int32_t *jet;
+    const int32_t *radial; /* or NULL */
     const kd_callback *callbacks;
 } kd_program;
 

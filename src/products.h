@@ -74,7 +74,6 @@ typedef struct {
 
 INLINE vec load(const real *p) { return *(const vec *)p; }
 INLINE void store(real *p, vec v) { *(vec *)p = v; }
-INLINE vec all(real c) { return (vec){0} + c; }
 
 /* Sums across lanes.  fold_pair halves the groups of g lanes of two vectors, adding their halves;
  * those of a come first.  So n vectors become one, whose first n lanes are their sums. */
@@ -154,6 +153,34 @@ static void clear_overflow(const strip *s, real *c, int only_nan) {
         if (s->call->prog->inv[l].kind == KD_SQDIST)
             for (ptrdiff_t i = 0; i < KD_ROWS * s->ld; i++)
                 if (s->bufs[l * s->stride + i] > limit && (!only_nan || isnan(c[i]))) c[i] = 0;
+}
+
+/* Without what is NaN in other lanes than these. */
+INLINE vec only(vec v, vec_i lanes) { return (vec)((vec_i)v & (lanes | (v == v))); }
+
+/* Lanes whose squared distances have not overflowed. */
+INLINE vec_i lanes_of(const strip *s, ptrdiff_t at) {
+    const real limit = sizeof(real) == 8 ? (real)DBL_MAX : (real)FLT_MAX;
+    vec_i good = ~(vec_i){0};
+    if (s->overflow)
+        for (ptrdiff_t l = 0; l < s->m; l++)
+            if (s->call->prog->inv[l].kind == KD_SQDIST)
+                good &= ~(load(s->bufs + l * s->stride + at) > limit);
+    return good;
+}
+
+/* Unmixed second derivatives by all squared distances that have a radial one, (m, d), for a row and
+ * VL columns from `at` on; room for d more follows. */
+static void radial_diagonals(const strip *s, ptrdiff_t at, const real *x, const real *y, vec *out) {
+    const ptrdiff_t d = s->d, dp = padded(d);
+    const int32_t *radial = s->call->prog->radial;
+    for (ptrdiff_t l = 0; l < s->m; l++) {
+        if (radial[l] < 0) continue;
+        for (ptrdiff_t a = 0; a < d; a++) out[l * d + a] = x[a] - load(y + a * PANEL);
+        radial_diagonal(d, (const real *)s->call->weights + l * dp,
+                        load(s->bufs + l * s->stride + at), load(strip_jet(s, 1 + l) + at),
+                        load(s->bufs + radial[l] * s->stride + at), out + l * d, out + s->m * d);
+    }
 }
 
 /* ------------------------------------------------------------------ values with values --- */
@@ -505,12 +532,30 @@ static void outer_block(const strip *s, const real *c, ptrdiff_t k, ptrdiff_t a,
     }
 }
 
+/* sum = the unmixed second derivatives of row r, times alpha, lane by lane. */
+static void sum_radial(const strip *s, ptrdiff_t k, ptrdiff_t r, vec *unmixed, vec *sum) {
+    const ptrdiff_t d = s->d;
+    for (ptrdiff_t a = 0; a < d; a++) sum[a] = all(0);
+    for (ptrdiff_t at = 0; at < s->ld; at += VL) {
+        const vec alpha = load(s->in + k * s->in_k + at);
+        const vec_i good = lanes_of(s, r * s->ld + at);
+        radial_diagonals(s, r * s->ld + at, s->x + r * d,
+                         s->y + at / PANEL * d * PANEL + at % PANEL, unmixed);
+        for (ptrdiff_t a = 0; a < d; a++) sum[a] += only(alpha * unmixed[a], good);
+    }
+}
+
 /* sum alpha (4 F'' (w o e) (w o e)' + 2 F' diag(w)), of which entries a <= b count, and some
  * others are sums of nothing in particular: see product_finish. */
 static void product_hessian(const strip *s) {
     const ptrdiff_t d = s->d;
     const real *w = s->call->weights, *f1 = strip_jet(s, 1), *f2 = strip_jet(s, 2);
+    const int radial = s->call->prog->radial != NULL;
     real *c = s->room;
+    /* Where there is a radial derivative, entries on the diagonal are summed apart, and kept while
+     * the others are. */
+    vec *unmixed = (vec *)(c + KD_ROWS * s->ld), *sum = unmixed + 2 * d;
+    real *kept = (real *)(sum + d);
     for (ptrdiff_t k = 0; k < s->k; k++) {
         for (ptrdiff_t r = 0; r < KD_ROWS; r++) {
             real *sums = s->sums + k * s->n_rows + r * s->sum_row;
@@ -522,7 +567,12 @@ static void product_hessian(const strip *s) {
                 trace += 2 * (alpha * load(f1 + of_row));
             }
             const real total = fold(&trace, 1)[0];
-            for (ptrdiff_t a = 0; a < d; a++) sums[a * (d + 1)] += w[a] * total;
+            if (radial) sum_radial(s, k, r, unmixed, sum);
+            for (ptrdiff_t a = 0; a < d; a++)
+                if (radial)
+                    kept[r * d + a] = sums[a * (d + 1)] + fold(sum + a, 1)[0];
+                else
+                    sums[a * (d + 1)] += w[a] * total;
         }
         for (ptrdiff_t a = 0; a < d; a += OUTER_A) {
             const int na = (int)(d - a < OUTER_A ? d - a : OUTER_A);
@@ -533,6 +583,8 @@ static void product_hessian(const strip *s) {
             for (int q = 0; q < blocks; b += nb + (q < more), q++)
                 outer_block(s, c, k, a, b, na, nb + (q < more));
         }
+        for (ptrdiff_t at = 0; at < (radial ? KD_ROWS * d : 0); at++)
+            s->sums[k * s->n_rows + at / d * s->sum_row + at % d * (d + 1)] = kept[at];
     }
 }
 
@@ -546,12 +598,10 @@ typedef struct {
     const vec *ui, *uo; /* gradients of the invariants, (m, d), on the side of in and of out */
     const vec *f;       /* all jets */
     const double *sii, *soo, *sxy; /* second derivatives of the invariants, times the weights */
+    const vec *radial; /* (m, d), unmixed second derivatives of all that have a radial one; NULL */
     int32_t in_parts, out_parts;
     vec_i good; /* lanes that have not overflowed */
 } general;
-
-/* Without what is NaN in other lanes than these. */
-INLINE vec only(vec v, vec_i lanes) { return (vec)((vec_i)v & (lanes | (v == v))); }
 
 static void general_product(const kd_product *call, const general *g, vec *room) {
     const ptrdiff_t d = call->d, m = call->prog->n_inv, dp = padded(d);
@@ -570,12 +620,19 @@ static void general_product(const kd_product *call, const general *g, vec *room)
     ((real)0.5 * (*(const vec *)(gamma + ((a) * d + (e)) * g->in_step) + \
                   *(const vec *)(gamma + ((e) * d + (a)) * g->in_step)))
     const vec alpha = value ? load(g->in) : all(0);
+    /* Unmixed second derivatives that g->radial has, and what they are multiplied by.  Programs
+     * that have them are of order 2: of a Hessian's product, there is no more than a value. */
+#define RADIAL(n) (g->radial && call->prog->radial[n] >= 0)
+    vec unmixed = all(0);
     for (ptrdiff_t n = 0; n < m; n++) {
         b[n] = all(0);
         if (gradient)
             for (ptrdiff_t a = 0; a < d; a++) b[n] += g->ui[n * d + a] * BETA(a);
-        if (hessian)
-            for (ptrdiff_t a = 0; a < d; a++) b[n] += ((real)g->sii[n] * W(n, a)) * GAMMA(a, a);
+        for (ptrdiff_t a = 0; a < (hessian ? d : 0); a++)
+            if (RADIAL(n))
+                unmixed += g->radial[n * d + a] * GAMMA(a, a);
+            else
+                b[n] += ((real)g->sii[n] * W(n, a)) * GAMMA(a, a);
     }
     if (hessian)
         for (ptrdiff_t n = 0; n < m; n++)
@@ -586,7 +643,11 @@ static void general_product(const kd_product *call, const general *g, vec *room)
             }
     for (ptrdiff_t n = 0; n < m * m; n++) {
         q[n] = all(0);
-        if (hessian)
+        if (hessian && n / m == n % m && RADIAL(n / m)) {
+            const vec *u = g->ui + n / m * d;
+            for (ptrdiff_t a = 0; a < d; a++)
+                for (ptrdiff_t e = 0; e < a; e++) q[n] += (2 * u[a]) * (u[e] * GAMMA(a, e));
+        } else if (hessian)
             for (ptrdiff_t a = 0; a < d; a++) q[n] += g->ui[n / m * d + a] * p[n % m * d + a];
     }
     /* g, or a derivative of it by invariants whose jets are at f: the vector's part in it. */
@@ -601,7 +662,7 @@ static void general_product(const kd_product *call, const general *g, vec *room)
     })
     real *out = g->out;
     if (g->out_parts & HAS_VALUE) {
-        store(out, load(out) + only(APPLY(f[0], f1, f2), g->good));
+        store(out, load(out) + only(APPLY(f[0], f1, f2) + unmixed, g->good));
         out += g->out_step;
     }
     if (!(g->out_parts & (HAS_GRADIENT | HAS_HESSIAN))) return;
@@ -640,9 +701,13 @@ static void general_product(const kd_product *call, const general *g, vec *room)
             for (ptrdiff_t l = 0; l < m; l++) {
                 const vec *uo = g->uo + l * d;
                 sum += uo[a] * t[l * d + e] + t[l * d + a] * uo[e];
-                if (a == e) sum += ((real)g->soo[l] * W(l, a)) * c[l];
+                const int radial = a == e && RADIAL(l);
+                if (radial)
+                    sum += alpha * g->radial[l * d + a];
+                else if (a == e)
+                    sum += ((real)g->soo[l] * W(l, a)) * c[l];
                 for (ptrdiff_t k = 0; k < m; k++) {
-                    sum += (uo[a] * h[l * m + k]) * g->uo[k * d + e];
+                    if (!radial || k != l) sum += (uo[a] * h[l * m + k]) * g->uo[k * d + e];
                     if (hessian)
                         sum += (2 * SXY(l) * SXY(k) * W(l, a) * W(k, e)) *
                                (f2[l * m + k] * GAMMA(a, e));
@@ -651,6 +716,7 @@ static void general_product(const kd_product *call, const general *g, vec *room)
             store(out, load(out) + only(sum, g->good));
         }
 #undef APPLY
+#undef RADIAL
 #undef GAMMA
 #undef BETA
 #undef SXY
@@ -689,21 +755,11 @@ static void second_of_invariants(const kd_program *prog, double *second) {
     }
 }
 
-/* Lanes whose squared distances have not overflowed. */
-INLINE vec_i lanes_of(const strip *s, ptrdiff_t at) {
-    const real limit = sizeof(real) == 8 ? (real)DBL_MAX : (real)FLT_MAX;
-    vec_i good = ~(vec_i){0};
-    if (s->overflow)
-        for (ptrdiff_t l = 0; l < s->m; l++)
-            if (s->call->prog->inv[l].kind == KD_SQDIST)
-                good &= ~(load(s->bufs + l * s->stride + at) > limit);
-    return good;
-}
-
 static void product_general(const strip *s, int both) {
     const ptrdiff_t d = s->d, m = s->m, n_jets = jet_base(s->call->prog->order + 1, m);
     vec *ux = (vec *)s->room, *uy = ux + m * d, *f = uy + m * d, *row = f + n_jets;
-    vec *sums = row + s->n_rows, *room = sums + s->k * s->n_rows;
+    vec *sums = row + s->n_rows, *radial = sums + s->k * s->n_rows;
+    vec *room = radial + (s->call->prog->radial ? (m + 1) * d : 0);
     double second[3 * KD_MAX_INV];
     second_of_invariants(s->call->prog, second);
     for (ptrdiff_t r = 0; r < KD_ROWS; r++) {
@@ -715,6 +771,10 @@ static void product_general(const strip *s, int both) {
                                     ux, uy);
             for (ptrdiff_t q = 0; q < n_jets; q++) f[q] = load(strip_jet(s, q) + r * s->ld + at);
             general g = {.f = f, .sxy = second + KD_MAX_INV, .good = lanes_of(s, r * s->ld + at)};
+            if (s->call->prog->radial) {
+                radial_diagonals(s, r * s->ld + at, s->x + r * d, s->y + point, radial);
+                g.radial = radial;
+            }
             for (ptrdiff_t k = 0; k < s->k; k++) {
                 const ptrdiff_t at_row = (r * s->k + k) * s->n_rows;
                 g.in = s->in + k * s->in_k + of_panel, g.in_step = PANEL;
@@ -824,9 +884,10 @@ static ptrdiff_t group_room(const kd_product *c) {
     const ptrdiff_t d = c->d, m = c->prog->n_inv, cols = product_columns(c);
     const ptrdiff_t n_rows = components(c->side[0].parts, d);
     const ptrdiff_t n_jets = jet_base(c->prog->order + 1, m);
+    const ptrdiff_t radial = c->prog->radial ? (VL * (m + 2) + KD_ROWS) * d : 0;
     const ptrdiff_t of_general =
-        VL * (4 * m * d + n_jets + (1 + c->k) * n_rows + 2 * m + 2 * m * m);
-    const ptrdiff_t of_one = (2 + N_COEFFICIENTS) * KD_ROWS * cols;
+        radial + VL * (4 * m * d + n_jets + (1 + c->k) * n_rows + 2 * m + 2 * m * m);
+    const ptrdiff_t of_one = radial + (2 + N_COEFFICIENTS) * KD_ROWS * cols;
     const ptrdiff_t room = of_general > of_one ? of_general : of_one;
     return c->prog->n_buf * KD_ROWS * cols + (room + PAD) / PAD * PAD;
 }

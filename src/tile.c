@@ -345,6 +345,8 @@ typedef int64_t lane;
 #endif
 typedef lane vec_i __attribute__((vector_size(KD_VEC_BYTES)));
 
+INLINE vec all(real c) { return (vec){0} + c; }
+
 /* Matrices of few dimensions, for one invariant: a vector of entries is a choice from t times a
  * choice from v, plus f' times what a table holds on the diagonal. */
 typedef struct {
@@ -370,6 +372,7 @@ typedef struct {
         *gy; /* room for vectors of a batch of pairs; t and v2 for each invariant */
     ptrdiff_t room;
     real *scratch; /* room for the entries of a pair */
+    vec *radial;   /* room for radial_diagonal */
 } strip_row;
 
 /* Pairs whose vectors are made before the first of them is used: a load that spans two recent
@@ -528,6 +531,59 @@ INLINE void run_gradient(const strip_row *s, const real *y, const real *v, ptrdi
     gradient_of(s, s->first, y, v, j0, count, p, d, d);
 }
 
+/* The unmixed second derivatives of F(s), s = sum_a q_a, q_a = w_a e_a^2, for VL pairs:
+ *
+ *     F'' (2 w_a e_a)^2 + 2 w_a F' = w_a (g q_a + 2 F' sum_{b != a} q_b) / s,    g = 2 F' + 4 s
+ * F'',
+ *
+ * in which nothing cancels that does not do so in g: the sum is s - q_a only where that is most of
+ * s.  In place of e; `before` is room for d more.  0 where s is: of dimensions that are not seen it
+ * is right, and others have no derivatives. */
+static void radial_diagonal(ptrdiff_t d, const real *w, vec s, vec f1, vec g, vec *e, vec *before) {
+    const vec divisor = s + (vec)((vec_i)all(1) & (s == 0));
+    vec sum = all(0);
+    for (ptrdiff_t a = 0; a < d; a++) {
+        before[a] = sum;
+        e[a] = w[a] * e[a] * e[a];
+        sum += e[a];
+    }
+    sum = all(0);
+    for (ptrdiff_t a = d - 1; a >= 0; a--) {
+        const vec q = e[a];
+        const vec_i large = q + q > s;
+        const vec_i others = ((vec_i)(before[a] + sum) & large) | ((vec_i)(s - q) & ~large);
+        e[a] = w[a] * (g * (q / divisor) + 2 * (f1 * ((vec)others / divisor)));
+        sum += q;
+    }
+}
+
+/* g = the diagonal of a second derivative, first and other the forms of its sides, where invariants
+ * have a radial derivative. */
+static void put_radial(const strip_row *s, const form *first, const form *other, const real *y,
+                       const real *v, ptrdiff_t j, int which, real *g) {
+#define ENTRY(q, a) ((q).w[a] * ((q).base[a] + (q).cy * y[a] + ((q).cv != 0 ? (q).cv * v[a] : 0)))
+    const int32_t *radial = s->call->prog->radial;
+    const ptrdiff_t d = s->d, m = s->m;
+    for (ptrdiff_t a = 0; a < d; a++) g[a] = 0;
+    for (ptrdiff_t l = 0; l < m; l++) {
+        const real c = s->second[3 * l + which], f1 = *jet1(s, l, j), *w = first[l].weights;
+        if (radial[l] >= 0) {
+            const real g_l = s->bufs[radial[l] * s->stride + j], s_l = s->bufs[l * s->stride + j];
+            for (ptrdiff_t a = 0; a < d; a++)
+                s->radial[a] = all(first[l].base[a] + first[l].cy * y[a]);
+            radial_diagonal(d, w, all(s_l), all(f1), all(g_l), s->radial, s->radial + d);
+            for (ptrdiff_t a = 0; a < d; a++) g[a] += c / 2 * s->radial[a][0];
+        } else
+            for (ptrdiff_t a = 0; a < d; a++) g[a] += c * f1 * w[a];
+        for (ptrdiff_t k = 0; k < m; k++) {
+            if (k == l && radial[l] >= 0) continue;
+            const real f2 = *jet2(s, k, l, j);
+            for (ptrdiff_t a = 0; a < d; a++) g[a] += f2 * ENTRY(first[k], a) * ENTRY(other[l], a);
+        }
+    }
+#undef ENTRY
+}
+
 /* Hess k = sum_l t_l v_l' + diagonal, v_l = grad a_l on the other side, t_l = sum_k F_kl grad a_k
  * on the first; what is made of it here are t, v and g, the whole diagonal. */
 INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
@@ -545,12 +601,15 @@ INLINE void hessian_vectors(const strip_row *s, const real *y, const real *v, pt
                          s->first[l].weights, n, d, l > 0);
         }
     }
+    if (__builtin_expect(s->call->prog->radial != NULL, 0))
+        for (ptrdiff_t j = 0; j < count; j++)
+            put_radial(s, s->first, s->other, y + j * d, v + j * d, j0 + j, which, s->g + j * ps);
 }
 
 INLINE void run_hessian_diag(const strip_row *s, const real *y, const real *v, ptrdiff_t j0,
                              ptrdiff_t count, real *restrict p, ptrdiff_t d) {
     const int which = s->call->which;
-    if (s->m == 1 && s->first->cv == 0 && s->other->cv == 0) {
+    if (s->m == 1 && s->first->cv == 0 && s->other->cv == 0 && !s->call->prog->radial) {
         put_diagonal_one(p, s->second[which], jet1(s, 0, j0), jet2(s, 0, 0, j0), s->first, s->other,
                          y, count, d);
         return;
@@ -801,10 +860,13 @@ static void mend_run(const strip_row *s, ptrdiff_t j0, ptrdiff_t count, ptrdiff_
 
 /* ----------------------------------------------------------------------- dense tensors --- */
 
-/* A vector longer than the sink, in pieces; each piece as the pair of points cut to it. */
+/* A vector longer than the sink, in pieces; each piece as the pair of points cut to it, unless an
+ * entry is made of all coordinates. */
 static void put_long_vector(const strip_row *s, const real *y, const real *v, ptrdiff_t j,
                             sink *k) {
     form first[KD_MAX_INV], other[KD_MAX_INV];
+    const int whole = s->call->prog->radial && s->call->tensor == KD_HESSIAN_DIAG;
+    if (whole) put_radial(s, s->first, s->other, y, v, j, s->call->which, s->g);
     for (ptrdiff_t e = 0; e < s->d; e += SINK / 2) {
         const ptrdiff_t len = s->d - e < SINK / 2 ? s->d - e : SINK / 2;
         strip_row piece = *s;
@@ -815,7 +877,10 @@ static void put_long_vector(const strip_row *s, const real *y, const real *v, pt
         }
         piece.first = first, piece.other = other, piece.d = len;
         real *p = sink_room(k, len);
-        operations[s->call->tensor].run(&piece, y + e, v + e, j, 1, p, len);
+        if (whole)
+            memcpy(p, s->g + e, (size_t)len * sizeof(real));
+        else
+            operations[s->call->tensor].run(&piece, y + e, v + e, j, 1, p, len);
         k->fill += len;
     }
 }
@@ -1122,6 +1187,28 @@ static void put_applied(const strip_row *s, const applied *r, const real *uy, in
 #undef W
 #undef S
 
+/* Puts the unmixed second derivatives into a row of a block where invariants have a radial
+ * derivative: that of its order, by x_a and x_b. */
+static void put_radial_block(const strip_row *s, int order, ptrdiff_t a, ptrdiff_t b, const real *y,
+                             const real *v, ptrdiff_t j, real *p) {
+    const ptrdiff_t d = s->d;
+    const int32_t cols = s->call->cols;
+    const form *x = s->first, *of_y = s->other;
+    if (order == 2 && a == b && (cols & HAS_VALUE)) {
+        put_radial(s, x, x, y, v, j, KD_XX, s->g);
+        p[0] = s->g[a];
+    }
+    if (order == 1 && (cols & HAS_GRADIENT)) {
+        put_radial(s, x, of_y, y, v, j, KD_XY, s->g);
+        p[(cols & HAS_VALUE ? 1 : 0) + a] = s->g[a];
+    }
+    if (order == 0 && (cols & HAS_HESSIAN)) {
+        put_radial(s, of_y, of_y, y, v, j, KD_YY, s->g);
+        p += components(cols & ~HAS_HESSIAN, d);
+        for (ptrdiff_t c = 0; c < d; c++) p[c * (d + 1)] = s->g[c];
+    }
+}
+
 static void general_block(const strip_row *s, const block_row *to, const real *y, const real *v,
                           ptrdiff_t j, ptrdiff_t r0, ptrdiff_t r1) {
     const ptrdiff_t d = s->d, m = s->m;
@@ -1147,6 +1234,7 @@ static void general_block(const strip_row *s, const block_row *to, const real *y
         if (e >= 0 && (rows & HAS_HESSIAN)) order = 2, a = e / d, b = e % d;
         apply_row(s, f, s->t, order, a, b, col_order, &r);
         put_applied(s, &r, s->v2, cols, s->scratch);
+        if (s->call->prog->radial) put_radial_block(s, order, a, b, y, v, j, s->scratch);
         if (s->call->n_rough || s->overflow) mend_block(s, j, order, a, b, s->scratch);
         const ptrdiff_t skip = to->skip && j == 0 ? row : 0;
         memcpy(to->out + row * to->ld + j * size + skip, s->scratch + skip,
@@ -1238,8 +1326,10 @@ static size_t work_bytes(const kd_call *c) {
     const ptrdiff_t size = c->blocks ? components(c->cols, d) : 0;
     const ptrdiff_t strip = c->prog->n_buf * KD_ROWS * strip_columns(c->prog);
     const ptrdiff_t scratch = size + (c->blocks ? jet_base(c->prog->order + 1, m) : 0) + PAD;
-    return sizeof(real) * (size_t)(strip + 5 * m * padded(d) + (2 * m + 3) * batch_room(d) +
-                                   (scratch + PAD) / PAD * PAD + SINK + SINK / 2 + LINE + PAD);
+    const ptrdiff_t radial = c->prog->radial ? 2 * d * VL + PAD : 0;
+    return sizeof(real) *
+           (size_t)(strip + 5 * m * padded(d) + (2 * m + 3) * batch_room(d) +
+                    (scratch + PAD) / PAD * PAD + radial + SINK + SINK / 2 + LINE + PAD);
 }
 
 /* A vector, once, or as often as the flat loops over small dimensions want it. */
@@ -1264,7 +1354,8 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
     s.t = base + 5 * m * dp, s.v2 = s.t + m * room, s.g = s.v2 + m * room;
     s.gx = s.g + room, s.gy = s.gx + room;
     sink k = {.buf = s.gy + room, .stream = c->stream};
-    s.scratch = k.buf + SINK + SINK / 2 + LINE;
+    s.radial = (vec *)(k.buf + SINK + SINK / 2 + LINE);
+    s.scratch = (real *)(s.radial + (prog->radial ? 2 * d : 0));
     form forms[2][KD_MAX_INV];
     real second[3 * KD_MAX_INV], cx[2][KD_MAX_INV], cu[2][KD_MAX_INV];
     for (ptrdiff_t l = 0; l < m; l++) {
@@ -1292,7 +1383,7 @@ static void tensor(const kd_call *c, ptrdiff_t i0, ptrdiff_t i1, ptrdiff_t j0, p
     }
     pattern table[VL];
     const int matrix = c->blocks ? 0 : operations[c->tensor].matrix;
-    if (m == 1 && matrix >= 2 && d <= SMALL_D) {
+    if (m == 1 && matrix >= 2 && d <= SMALL_D && !prog->radial) {
         fill_patterns(table, forms[0][0].weights, second[c->which], d, matrix == 3);
         s.patterns = table;
     }
