@@ -52,13 +52,13 @@ cdef extern from *:
     int omp_get_max_threads() noexcept nogil
 
 
-# How long, in rough nanoseconds, a task may take; from what total on threads pay for waking them
-# (measured: about 5 microseconds); and about how often to look at signals, in nanoseconds: first
+# How long, in rough nanoseconds, a task may take; from what total on threads are woken (measured: it
+# takes 5 microseconds on an idle machine, and 150 where other work wants the cores); and about how often to look at signals, in nanoseconds: first
 # by that rough measure, as fresh memory may be ten times slower, then by the clock. CACHED: how
 # many bytes of points should stay in the second-level cache. LANES: bytes for sums of which each
 # part of the points has its own.
 cdef double TASK = 2e5
-cdef double PARALLEL = 3e4
+cdef double PARALLEL = 3e5
 cdef double FIRST_LOOK = 1e7
 cdef Py_ssize_t CACHED = 2**18
 cdef double LANES = 2**27
@@ -531,10 +531,12 @@ cdef run(Program program, x, y, u, v, kd_call *call, Py_ssize_t size, Py_ssize_t
     cdef bint lower = call.lower
     global threads_used
     threads_used = threads_used or threads > 1
-    cdef Pace pace = Pace(n_panels, panel * (d + 1), threads)
+    cdef double packing = panel * (d + 1)
+    cdef int packers = threads if packing * n_panels > PARALLEL else 1
+    cdef Pace pace = Pace(n_panels, packing, packers)
     while pace.more():
         with nogil:
-            for t in prange(pace.start, pace.stop, num_threads=threads, schedule="static"):
+            for t in prange(pace.start, pace.stop, num_threads=packers, schedule="static"):
                 table.pack(call.y, m, d, t, t + 1, panels)
                 if directed:
                     table.pack(call.v, m, d, t, t + 1, v_panels)

@@ -13,7 +13,6 @@ from numbers import Real
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor as _Base
@@ -24,7 +23,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from kerneldiff import _core, kernels
+from kerneldiff import _core, _linalg, kernels
 from kerneldiff._validation import fit_context, memory_limit, quietly
 from kerneldiff.functionals import (
     Functional,
@@ -606,6 +605,7 @@ class GaussianProcessRegressor(_Base):
             self.__dict__.update(before)
             raise
 
+    @_linalg.blas_threads
     def _fit(self, X: Any, y: Any, dy: Any, observations: Any) -> Self:
         for name in ("L_", "alpha_"):
             self.__dict__.pop(name, None)
@@ -967,6 +967,7 @@ class GaussianProcessRegressor(_Base):
         kernel._check_bounds_params()
         self.log_marginal_likelihood_value_ = -np.min(values)
 
+    @_linalg.blas_threads
     def log_marginal_likelihood(
         self,
         theta: ArrayLike | None = None,
@@ -1309,6 +1310,7 @@ class GaussianProcessRegressor(_Base):
         results = self._predicted(functional, return_std, return_cov)
         return results[0] if len(results) == 1 else tuple(results)
 
+    @_linalg.blas_threads
     def sample_functional(
         self,
         functional: Functional | Sequence[Functional],
@@ -1353,7 +1355,7 @@ class GaussianProcessRegressor(_Base):
         draws = np.empty((n, t, n_samples))
         for k in range(t):
             noise = rng.standard_normal((n_samples, n)).T
-            draws[:, k] = means[:, k, None] + posterior.std[k] * (root @ noise)
+            draws[:, k] = means[:, k, None] + posterior.std[k] * _linalg.product(root, noise)
         return draws[:, 0] if t == 1 else draws
 
     def sample_gradient(
@@ -1445,6 +1447,7 @@ class GaussianProcessRegressor(_Base):
         models, factors, columns = zip(*map(self._model_functional, functionals), strict=True)
         return list(models), np.concatenate(factors), np.concatenate(columns)
 
+    @_linalg.blas_threads
     def _means(self, functionals: Sequence[Functional]) -> np.ndarray:
         """Means in the user's units, shape (n, T)."""
         solver, weights, mean, std = self._posterior(functionals)
@@ -1453,6 +1456,7 @@ class GaussianProcessRegressor(_Base):
         means[column == _VALUE] += mean
         return means
 
+    @_linalg.blas_threads
     def _moments(self, functionals: Sequence[Functional]) -> list[np.ndarray]:
         """Means and standard deviations in the user's units, of shape (n, T) both."""
         solver, weights, mean, std = self._posterior(functionals)
@@ -1473,6 +1477,7 @@ class GaussianProcessRegressor(_Base):
             variances[negative] = 0.0
         return [means, np.sqrt(np.multiply.outer(variances, std**2)) / factor[:, None]]
 
+    @_linalg.blas_threads
     def _covariance(self, functionals: Sequence[Functional]) -> np.ndarray:
         """Joint covariance, of targets of standard deviation 1, shape (n, n)."""
         solver = self._posterior(functionals).solver
@@ -1483,6 +1488,7 @@ class GaussianProcessRegressor(_Base):
             covariance /= np.multiply.outer(factor, factor)
         return covariance
 
+    @_linalg.blas_threads
     def _blocks(self, functional: Functional) -> np.ndarray:
         """Covariance of the entries at each point, shape (N, D, D) or (N, T, D, D)."""
         solver, _, _, std = self._posterior([functional])
@@ -1496,6 +1502,7 @@ class GaussianProcessRegressor(_Base):
         blocks /= np.multiply.outer(scale, scale)
         return blocks * std[0] ** 2 if len(std) == 1 else blocks[:, None] * std[:, None, None] ** 2
 
+    @_linalg.blas_threads
     def _std_gradient(self, X: np.ndarray) -> np.ndarray:
         """Gradients of the standard deviation of values, shape (N, D) or (N, T, D)."""
         value, gradient = Value(X), Gradient(X)
@@ -1603,5 +1610,5 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     """A matrix R with R Rᵀ = covariance, which may be singular, from its unit-diagonal form."""
     scale = np.sqrt(np.maximum(np.einsum("ii->i", covariance), 0.0))
     scale[scale == 0] = 1.0
-    values, vectors = scipy.linalg.eigh(covariance / np.multiply.outer(scale, scale))
+    values, vectors = _linalg.eigh(covariance / np.multiply.outer(scale, scale))
     return scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))

@@ -34,10 +34,9 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import blas, lapack
 from sklearn.gaussian_process.kernels import Kernel
 
-from kerneldiff import _core, functionals, kernels, operators
+from kerneldiff import _core, _linalg, functionals, kernels, operators
 from kerneldiff._validation import check_fits, memory_limit, quietly
 from kerneldiff.functionals import (
     Directional,
@@ -398,7 +397,7 @@ class _Factor:
         C *= self.scale[:, None]
         info = 0 if positive.all() else int(np.argmin(positive)) + 1
         if len(C) and not info:
-            C, info = lapack.dpotrf(C, lower=1, clean=0, overwrite_a=1)
+            info = _linalg.cholesky(C)
         if info:
             raise np.linalg.LinAlgError(
                 f"the {info}-th leading minor of the covariance matrix of observations {where} is "
@@ -419,7 +418,7 @@ class _Factor:
         if B.size == 0:
             return np.array(B, order="F")
         B = np.array(B, order="F") if transposed else np.asfortranarray(B * self.scale[:, None])
-        B = blas.dtrsm(1.0, self.lower, B, lower=1, trans_a=int(transposed), overwrite_b=1)
+        _linalg.solve_half(self.lower, B, transposed=transposed)
         if transposed:
             B *= self.scale[:, None]
         return B
@@ -431,16 +430,14 @@ class _Factor:
     def inverse_factor(self) -> np.ndarray:
         """Return the transpose of what `half` multiplies by, C-contiguous, (n, n)."""
         inverse = np.triu(self.lower.T)
-        if len(inverse):
-            lapack.dtrtri(inverse.T, lower=1, overwrite_c=1)
+        _linalg.invert_triangle(inverse.T)
         inverse *= self.scale[:, None]
         return inverse
 
     def inverse(self) -> np.ndarray:
         """Return the lower triangle of the inverse of the matrix, Fortran-contiguous."""
         inverse = self.lower.copy(order="F")
-        if len(inverse):
-            inverse, _ = lapack.dpotri(inverse, lower=1, overwrite_c=1)
+        _linalg.invert(inverse)
         inverse *= self.scale
         inverse *= self.scale[:, None]
         return inverse
@@ -661,9 +658,7 @@ class Rotation:
         identity = np.eye(Q.shape[1])
         W = self._inner.inverse()
         W *= -0.5 * T
-        if len(W):
-            flat = np.asfortranarray(inner.reshape(len(W), T))
-            W = blas.dsyrk(0.5, flat, beta=1.0, c=W, lower=1, overwrite_c=1)
+        _linalg.add_gram(0.5, inner.reshape(len(W), T), W)
         # Across the span: C⁻¹ is the same for all directions, α αᵀ is not.
         each = np.zeros((n, n))
         if self._outer is not None:

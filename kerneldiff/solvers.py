@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg import blas, lapack
 from sklearn.gaussian_process.kernels import Kernel
 
-from kerneldiff import kernels
+from kerneldiff import _linalg, kernels
 from kerneldiff._validation import quietly
 from kerneldiff.functionals import (
     Functional,
@@ -117,17 +116,6 @@ def check_finite(matrix: np.ndarray, kernel: Kernel, observed: Sequence[Function
 def _point_of(functionals: Sequence[Functional], index: int) -> Functional:
     """What is observed at the point that an entry belongs to."""
     return next(piece for piece, where in pieces(functionals, 1) if index < where.stop)
-
-
-def _product(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Multiply (k, n_obs) by (n_obs, T).
-
-    Not by NumPy: its BLAS is another one than SciPy's, with threads that go on waiting for work
-    while those of the other want the cores.
-    """
-    if not weights.size:
-        return np.zeros((len(block), weights.shape[1]))
-    return blas.dgemm(1.0, block.T, weights, trans_a=1)
 
 
 class Prior:
@@ -269,8 +257,8 @@ class Cholesky(Prior):
             self._nugget = _Nugget(self.kernel, self.observed, matrix, self.max_condition)
             noise = np.maximum(noise, self._nugget.eta * self._nugget.diagonal)
         diagonal += noise
-        _, info = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
-        if info > 0:
+        info = _linalg.cholesky(matrix)
+        if info:
             raise np.linalg.LinAlgError(
                 f"the {info}-th leading minor of the covariance matrix is not positive definite: "
                 f"{describe(self.observed, info - 1)} follows from those before it."
@@ -288,8 +276,7 @@ class Cholesky(Prior):
         -------
         ndarray of shape (n_obs, T)
         """
-        weights, _ = lapack.dpotrs(self.factor, targets, lower=1)
-        return weights
+        return _linalg.solve(self.factor, targets)
 
     @quietly
     def likelihood(self, targets: np.ndarray, eval_gradient: bool = False) -> Any:
@@ -324,11 +311,8 @@ class Cholesky(Prior):
         # dL = Σ_ij W_ij dC_ij with W = (Σ_t a_t a_tᵀ - T C⁻¹) / 2.  What is made, in place of the
         # factor, is W / (-T / 2).
         self._factorised = False
-        lapack.dpotri(matrix, lower=1, overwrite_c=1)
-        if t == 1:
-            blas.dsyr(-1.0, weights[:, 0], lower=1, a=matrix, overwrite_a=1)
-        else:
-            blas.dsyrk(-1.0 / t, weights, beta=1.0, c=matrix, lower=1, overwrite_c=1)
+        _linalg.invert(matrix)
+        _linalg.add_gram(-1.0 / t, weights, matrix)
         diagonal = np.einsum("ii->i", matrix).copy()
         if self._nugget is not None:
             active = self.noise < self._nugget.eta * self._nugget.diagonal
@@ -353,7 +337,7 @@ class Cholesky(Prior):
         functionals = list(functionals)
         # What is small is had sooner with all entries.
         if sum(f.size for f in functionals) * len(weights) < _SMALL:
-            return _product(covariance(self.kernel, functionals, self.observed), weights)
+            return _linalg.product(covariance(self.kernel, functionals, self.observed), weights)
         return CovarianceOperator(self.kernel, functionals, self.observed) @ weights
 
     def covariance(self, functionals: Sequence[Functional], diagonal: bool = False) -> np.ndarray:
@@ -374,11 +358,9 @@ class Cholesky(Prior):
             return self.moments(functionals, np.zeros((len(self.noise), 0)))[1]
         result = super().covariance(functionals)
         block = covariance(self.kernel, list(functionals), self.observed)
-        blas.dtrsm(1.0, self.factor, block.T, lower=1, overwrite_b=1)
-        if not len(result):
-            return result
+        _linalg.solve_half(self.factor, block.T)
         # One triangle, in place; then the other is that.
-        blas.dsyrk(-1.0, block.T, beta=1.0, c=result.T, trans=1, lower=1, overwrite_c=1)
+        _linalg.add_gram(-1.0, block, result.T)
         for first in range(0, len(result), _COLUMNS):
             square = result[first : first + _COLUMNS, first : first + _COLUMNS]
             square[...] = np.triu(square) + np.triu(square, 1).T
@@ -410,9 +392,9 @@ class Cholesky(Prior):
         for piece, where in pieces(functionals, step):
             block = buffer[: piece.size]
             covariance(self.kernel, piece, self.observed, out=block)
-            mean[where] = _product(block, weights)
+            mean[where] = _linalg.product(block, weights)
             # Its transpose is Fortran-contiguous and solved for in place.
-            blas.dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1)
+            _linalg.solve_half(factor, block.T)
             variances[where] -= np.einsum("kn,kn->k", block, block)
         return mean, variances
 

@@ -41,6 +41,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from kerneldiff import _linalg
 from kerneldiff._validation import check_fits, fit_context
 from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
@@ -633,6 +634,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
         return self
 
+    @_linalg.blas_threads
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         sizes = _layer_sizes(self.hidden_layer_sizes, self.n_components)
         X, y = validate_data(
@@ -716,6 +718,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Drop the axis of targets, the second one, if `fit` got a vector."""
         return values[:, 0] if np.ndim(self.coef_) == 1 else values
 
+    @_linalg.blas_threads
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict targets.
 
@@ -742,6 +745,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         phi = _forward(self._standardized(X), self._weights)[-1]
         return self._shaped(phi @ self._coef.T + self._intercept)
 
+    @_linalg.blas_threads
     def predict_gradient(self, X: ArrayLike) -> np.ndarray:
         """Differentiate the prediction with respect to x.
 
@@ -776,6 +780,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         G /= self._inputs.scale
         return self._shaped(G)
 
+    @_linalg.blas_threads
     def predict_hessian(self, X: ArrayLike) -> np.ndarray:
         """Differentiate the prediction with respect to x twice.
 
