@@ -160,7 +160,7 @@ def rotation_cost(observed: Sequence[Functional]) -> tuple[int, int]:
     # For each missing entry there is one more weight of each entry of all gradients, which is
     # solved for and contracted by products that have the speed of memory.
     weights = missing * gradients * X.shape[1]
-    return _size(rows, missing), (rows + missing) ** 3 + 8 * weights * (gradients + rank)
+    return _size(rows, missing), (rows + missing) ** 3 + 64 * weights * (gradients + rank)
 
 
 def _size(rows: int, missing: int) -> int:
@@ -747,7 +747,8 @@ class Rotation:
         # Its part along the span: the squares of the columns of L⁻¹.
         k, rank = len(point), self._Q.shape[1]
         units = np.zeros((k, len(self._inner)))
-        units[:, len(self._valued) :].reshape(k, -1, rank)[np.arange(k), point] = self._Q[column]
+        of_slopes = units[:, len(self._valued) :].reshape(k, len(self._sloped), rank)
+        of_slopes[np.arange(k), point] = self._Q[column]
         M = blas.dsyrk(1.0, self._inner.half(units.T), trans=1, lower=1)
         if self._outer is not None:
             inverse = self._outer.inverse()
