@@ -382,9 +382,9 @@ class _Moments:
         across: np.ndarray,
     ) -> None:
         (m, n, _), (G, r), V = pairs.values.shape, (len(sloped), pairs.X.shape[1]), len(valued)
-        self.valued = np.ix_(valued, valued)
-        self.sloped = np.ix_(sloped, sloped)
-        self.mixed = np.ix_(sloped, valued)
+        self.valued: Any = np.ix_(valued, valued)
+        self.sloped: Any = np.ix_(sloped, sloped)
+        self.mixed: Any = np.ix_(sloped, valued)
         self.Z, self.Z_valued, self.Z_sloped = pairs.X, pairs.X[valued], pairs.X[sloped]
         self.of_values = np.zeros((n, n))
         self.of_values[self.valued] = np.triu(W[:V, :V]) + np.triu(W[:V, :V], 1).T
@@ -897,7 +897,8 @@ class Rotation:
         self, jets: list[np.ndarray], inner: np.ndarray, outer: np.ndarray
     ) -> np.ndarray:
         """What the weights across the span add to `_Moments.contract_squares`, (D,)."""
-        sloped, values = np.ix_(self._sloped, self._sloped), jets[0][self._sloped]
+        sloped: Any = np.ix_(self._sloped, self._sloped)
+        values = jets[0][self._sloped]
         Z, Z_valued = self._Z[self._sloped], self._Z[self._valued]
         of_values, of_slopes = self._parts(inner)
         # Σ_j w_ij (z_i - z_j), w_ij the weighted covariance of the value at i and all of point j.
