@@ -382,9 +382,9 @@ class _Moments:
         across: np.ndarray,
     ) -> None:
         (m, n, _), (G, r), V = pairs.values.shape, (len(sloped), pairs.X.shape[1]), len(valued)
-        self.valued: Any = np.ix_(valued, valued)
-        self.sloped: Any = np.ix_(sloped, sloped)
-        self.mixed: Any = np.ix_(sloped, valued)
+        self.valued = np.ix_(valued, valued)
+        self.sloped = np.ix_(sloped, sloped)
+        self.mixed = np.ix_(sloped, valued)
         self.Z, self.Z_valued, self.Z_sloped = pairs.X, pairs.X[valued], pairs.X[sloped]
         self.of_values = np.zeros((n, n))
         self.of_values[self.valued] = np.triu(W[:V, :V]) + np.triu(W[:V, :V], 1).T
@@ -409,10 +409,11 @@ class _Moments:
         self.of_first[:, *self.mixed] = half
         self.of_first += self.of_first.transpose(0, 2, 1)
         factors = np.array([_ACROSS[kind] for kind in pairs.kinds])
-        self.of_first[:, *self.sloped] += factors[:, None, None] * (traces + across)
+        rows, cols = self.sloped
+        self.of_first[:, rows, cols] += factors[:, None, None] * (traces + across)
         gradients_x = _invariant_slopes(self.Z_sloped, self.Z_sloped, pairs.kinds, "x")
         self.of_second = np.zeros((m, m, n, n))
-        self.of_second[:, :, *self.sloped] = np.einsum(
+        self.of_second[:, :, rows, cols] = np.einsum(
             "lija,kija->lkij", gradients_x, self.with_gradient
         )
 
@@ -445,10 +446,10 @@ class _Moments:
         """
         Z, contracted = self.Z, self.contract(jets)
         result = 2 * Z.T @ (contracted.sum(axis=1)[:, None] * Z - contracted @ Z)
-        values, slopes = jets[0][self.sloped], jets[1][:, *self.sloped]
+        (rows, cols), values = self.sloped, jets[0][self.sloped]
         for vectors, Z in (
             (jets[0][self.mixed][..., None] * self.with_value, self.Z_valued),
-            (np.einsum("lij,lija->ija", slopes, self.with_gradient), self.Z_sloped),
+            (np.einsum("lij,lija->ija", jets[1][:, rows, cols], self.with_gradient), self.Z_sloped),
         ):
             result += 4 * (vectors.sum(axis=1).T @ self.Z_sloped - vectors.sum(axis=0).T @ Z)
         for i, own in enumerate(values):
