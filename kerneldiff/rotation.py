@@ -154,9 +154,10 @@ def rotation_cost(observed: Sequence[Functional]) -> tuple[int, int]:
     """
     X, known = _table(observed)
     sloped = known[:, 1:].any(axis=1)
-    gradients, rank = np.count_nonzero(sloped), min(X.shape)
-    rows = np.count_nonzero(known[:, 0]) + gradients * rank
-    missing = np.count_nonzero(~known[sloped, 1:])
+    # Python's integers, which do not overflow.
+    gradients, rank = int(np.count_nonzero(sloped)), min(X.shape)
+    rows = int(np.count_nonzero(known[:, 0])) + gradients * rank
+    missing = int(np.count_nonzero(~known[sloped, 1:]))
     # For each missing entry there is one more weight of each entry of all gradients, which is
     # solved for and contracted by products that have the speed of memory.
     weights = missing * gradients * X.shape[1]
@@ -406,7 +407,8 @@ class _Moments:
         gradients_x = _invariant_slopes(self.Z_sloped, self.Z_valued, pairs.kinds, "x")
         half = np.einsum("ija,lija->lij", self.with_value, gradients_x)
         self.of_first = np.zeros((m, n, n))
-        self.of_first[:, *self.mixed] = half
+        rows, cols = self.mixed
+        self.of_first[:, rows, cols] = half
         self.of_first += self.of_first.transpose(0, 2, 1)
         factors = np.array([_ACROSS[kind] for kind in pairs.kinds])
         rows, cols = self.sloped
