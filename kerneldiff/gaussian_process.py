@@ -36,7 +36,7 @@ from kerneldiff.functionals import (
     moved,
 )
 from kerneldiff.operators import CovarianceOperator
-from kerneldiff.rotation import Rotation, rotation_applies
+from kerneldiff.rotation import Rotation, rotation_applies, rotation_cost
 from kerneldiff.solvers import Cholesky, NotFinite, Prior, pieces
 
 # What an observation is, if not the entry of a gradient, whose column it has.
@@ -413,8 +413,8 @@ class GaussianProcessRegressor(_Base):
         Source of the starting points of restarts.
     solver : {"auto", "cholesky", "rotation"}, default="auto"
         "cholesky" factorises the whole covariance matrix, "rotation" is exact too and cheap where
-        there are fewer points than columns, for gradients observed at all points along with values.
-        "auto" takes the cheaper of those that apply.
+        there are fewer points than columns, for values and gradients of which not many entries are
+        missing. "auto" takes the cheaper of those that apply.
     scale_X : bool, default=False
         Whether to standardize the columns of the inputs inside of the model, and gradients with
         them. A `StandardScaler` before the model would leave `dy` in the old units. Hyperparameters
@@ -871,12 +871,14 @@ class GaussianProcessRegressor(_Base):
 
     def _chosen_solver(self, learned: bool) -> str:
         """The name of the solver to use, after a look at what it would cost."""
-        data = self._observed_data()
-        n, (points, d) = len(data.targets), data.observed[0].X.shape
-        needed, limit = 8 * n * n, memory_limit()
-        # Values alone are never worth a rotation, which would tell why.
-        differential = any(not isinstance(f, Value) for f in data.observed)
-        cheaper = differential and points * (1 + min(points, d)) < 0.8 * n
+        data, limit = self._observed_data(), memory_limit()
+        n = len(data.targets)
+        needed, rotated, cheaper = 8 * n * n, 0, False
+        if all(isinstance(f, Value | Gradient | ValueGradient) for f in data.observed):
+            rotated, operations = rotation_cost(data.observed)
+            # Values alone are never worth a rotation, which would tell why.
+            differential = any(not isinstance(f, Value) for f in data.observed)
+            cheaper = differential and operations < 0.5 * n**3 and rotated < needed
         if self.solver == "cholesky" or (self.solver == "auto" and not cheaper and needed < limit):
             reason: str | None = "it is not the solver asked for"
         else:
@@ -887,14 +889,15 @@ class GaussianProcessRegressor(_Base):
             return "rotation"
         if needed > limit:
             reason = self._not_rotated(learned)
+            if reason is not None:
+                advice = f"solver='rotation' would need less, but is not exact here: {reason}."
+            elif rotated > limit:
+                advice = f"solver='rotation' may need {rotated / 2**30:.4g} GiB."
+            else:
+                advice = "solver='rotation' can do without it."
             raise MemoryError(
                 f"solver='cholesky' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. "
-                + (
-                    "solver='rotation' can do without it."
-                    if reason is None
-                    else f"solver='rotation' would need less, but is not exact here: {reason}."
-                )
+                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. {advice}"
             )
         return "cholesky"
 

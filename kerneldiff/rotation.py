@@ -13,12 +13,22 @@ the same for all of the others, with F_l the derivatives of the kernel with resp
 invariants (kernels.py) and c = -2 for a squared distance, 1 for a dot product.  A derivative across
 the span meets only a derivative along the same direction, as all invariants are even in the
 coordinates across it.  So a Cholesky factor of each of the two matrices does what one of the
-N (1 + D) matrix would do.  A point at which something is predicted adds at most one dimension to
-the span, and in it one of the D - r equal systems speaks.
+N (1 + D) matrix would do.  A point without a value, or without a gradient, has fewer rows in them.
+A point at which something is predicted adds at most one dimension to the span, and in it one of the
+D - r equal systems speaks.
 
 The likelihood's gradient is a contraction Σ W_ij dC_ij of the inverse, and so of both of the two
 inverses.  It needs, for each pair, a few moments of W only, whatever the number of hyperparameters,
 and these are then met by the jets of dk/dθ.
+
+Where a gradient lacks some of its entries, the matrix K of what is there is the matrix C with the
+lacking entries S, without their rows and columns.  With M = [C⁻¹]_SS = R Rᵀ and B = C⁻¹_S R⁻ᵀ,
+
+    log|K| = log|C| + log|M|    and    C⁻¹ - B Bᵀ is K⁻¹, with zeros in the rows and columns of S.
+
+So the entries of S are filled in with what the others predict, at which their weights are zero; the
+columns of B join the weights of the targets in contractions; and what a covariance lacks is P Pᵀ,
+P the product of B and the covariance with all entries.  All of that is as well conditioned as C.
 
 References
 ----------
@@ -28,7 +38,7 @@ ICML 2021: gradients alone, the same noise for all, by one indefinite system of 
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,12 +107,12 @@ def rotation_applies(
     ValueError
         If a hyperparameter has a value that the kernel cannot have.
     """
-    if len(observed) != 1 or type(observed[0]) not in (Gradient, ValueGradient):
-        return "gradients, with values or without, must be observed at all points"
-    functional = observed[0]
-    if functional.mask is not None and not functional.mask.all():
-        return "all entries of all gradients, and all values or none, must be observed"
-    d = functional.X.shape[1]
+    if not all(type(f) in (Value, Gradient, ValueGradient) for f in observed):
+        return "nothing but values and gradients must be observed"
+    X, known = _table(observed)
+    if not known[:, 1:].any():
+        return "gradients must be observed, and not values alone"
+    d = X.shape[1]
     term = kernels.read(kernel, d)
     weights = _common_weights(term, d)
     if weights is None:
@@ -110,22 +120,80 @@ def rotation_applies(
             "the length scales of all parts of the kernel must be in the same ratios (those of a "
             "dot product are 1)"
         )
-    of_gradients = noise.reshape(len(functional.X), -1)[:, -d:] / weights
-    spread = np.ptp(of_gradients, axis=1) > _TOLERANCE * np.abs(of_gradients).max(axis=1, initial=0)
-    if spread.any():
+    _, lowest, highest = _noise_by_point(noise, known, weights)
+    if (highest - lowest > _TOLERANCE * np.abs(highest)).any():
         return (
             "the variance of the noise of a gradient must be in the ratios of 1 / length_scale² "
             "(alpha_gradient one number for a point, and gradient_noise='scaled' where there are "
             "several length scales)"
         )
     if max_condition is not None and (
-        published_nugget(term, len(functional.X), d, functional.size, max_condition) is None
+        published_nugget(term, len(X), d, len(noise), max_condition) is None
     ):
         return (
             "max_condition needs sums over rows of the covariance matrix, unless the kernel is an "
             "RBF or a RationalQuadratic"
         )
     return None
+
+
+def rotation_cost(observed: Sequence[Functional]) -> tuple[int, int]:
+    """Estimate what a likelihood with its gradient takes by rotation.
+
+    Parameters
+    ----------
+    observed : list of Functional
+        Values and gradients.
+
+    Returns
+    -------
+    size : int
+        Bytes of dense matrices: so many, or fewer if the points span less than they might.
+    operations : int
+        Where a Cholesky solver with n observations takes n³.
+    """
+    X, known = _table(observed)
+    sloped = known[:, 1:].any(axis=1)
+    # Python's integers, which do not overflow.
+    gradients, rank = int(np.count_nonzero(sloped)), min(X.shape)
+    rows = int(np.count_nonzero(known[:, 0])) + gradients * rank
+    missing = int(np.count_nonzero(~known[sloped, 1:]))
+    # For each missing entry there is one more weight of each entry of all gradients, which is
+    # solved for and contracted by products that have the speed of memory.
+    weights = missing * gradients * X.shape[1]
+    return _size(rows, missing), (rows + missing) ** 3 + 64 * weights * (gradients + rank)
+
+
+def _size(rows: int, missing: int) -> int:
+    """Bytes of the matrices of what is along the span, of missing entries, and of both."""
+    return 8 * (rows * rows + rows * missing + missing * missing)
+
+
+def _table(observed: Sequence[Functional]) -> tuple[np.ndarray, np.ndarray]:
+    """Points, (N, D), and what of their values and gradients is observed, (N, 1 + D), in order."""
+    known = []
+    for f in observed:
+        table = np.zeros((len(f.X), 1 + f.X.shape[1]), bool)
+        columns = {Value: slice(0, 1), Gradient: slice(1, None), ValueGradient: slice(None)}
+        table[:, columns[type(f)]] = True if f.mask is None else f.mask
+        known.append(table)
+    X, every = np.concatenate([f.X for f in observed]), np.concatenate(known)
+    some = every.any(axis=1)
+    return X[some], every[some]
+
+
+def _noise_by_point(
+    noise: np.ndarray, known: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise of the values that there are; the least and the largest of gradients in u = √w x."""
+    table = np.full(known.shape, np.nan)
+    table[known] = noise
+    of_gradients = table[known[:, 1:].any(axis=1), 1:] / weights
+    return (
+        table[known[:, 0], 0],
+        np.fmin.reduce(of_gradients, axis=1, initial=np.inf),
+        np.fmax.reduce(of_gradients, axis=1, initial=-np.inf),
+    )
 
 
 def _common_weights(term: kernels.Term, d: int) -> np.ndarray | None:
@@ -250,18 +318,6 @@ class _Pairs:
                     difference = x - Y
                     np.einsum("ja,ja->j", difference, difference, out=row)
 
-    def gradients(self, side: str) -> np.ndarray:
-        """Gradients of the invariants with respect to x or y, of shape (m, N, M, r)."""
-        X, Y = self.X[:, None], self.Y[None]
-        result = np.empty((*self.values.shape, self.X.shape[1]))
-        for out, kind in zip(result, self.kinds, strict=True):
-            if kind == "dot":
-                out[...] = Y if side == "x" else X
-            else:
-                np.subtract(X, Y, out=out)
-                out *= 2.0 if side == "x" else -2.0
-        return result
-
     def jets(self, term: kernels.Term, order: int) -> list[np.ndarray]:
         """Derivatives with respect to the invariants: shapes (N, M), (m, N, M), (m, m, N, M) ..."""
         return _jets(term, order, self.kinds, self.values)
@@ -269,6 +325,20 @@ class _Pairs:
     def across(self, term: kernels.Term) -> np.ndarray:
         """Covariances of derivatives in one direction across the span, of shape (N, M)."""
         return _across(self.kinds, self.jets(term, 1)[1])
+
+
+def _invariant_slopes(
+    X: np.ndarray, Y: np.ndarray, kinds: tuple[str, ...], side: str
+) -> np.ndarray:
+    """Gradients of the invariants of pairs with respect to x or y, of shape (m, N, M, r)."""
+    result = np.empty((len(kinds), len(X), *Y.shape))
+    for out, kind in zip(result, kinds, strict=True):
+        if kind == "dot":
+            out[...] = Y[None] if side == "x" else X[:, None]
+        else:
+            np.subtract(X[:, None], Y[None], out=out)
+            out *= 2.0 if side == "x" else -2.0
+    return result
 
 
 def _across(kinds: tuple[str, ...], first: np.ndarray) -> np.ndarray:
@@ -279,19 +349,21 @@ def _across(kinds: tuple[str, ...], first: np.ndarray) -> np.ndarray:
 class _Moments:
     """What a contraction Σ W_ij C_ij of covariances needs to know of W, for each pair of points.
 
-    The covariances are those of values and gradients in the span of N points, and those across the
-    span, under any kernel H with the m invariants a_l.
+    The covariances are those of values and of gradients in the span of N points, and those across
+    the span, under any kernel H with the m invariants a_l.
 
     Parameters
     ----------
-    W : ndarray of shape (N (first + r), N (first + r))
-        C-contiguous, the upper triangle of a symmetric matrix. The blocks of points with
-        themselves are made symmetric in place.
+    W : ndarray of shape (V + G r, V + G r)
+        Of values, then of gradients. C-contiguous, the upper triangle of a symmetric matrix. The
+        blocks of gradients with themselves are made symmetric in place.
     pairs : _Pairs
         Of the N points with themselves.
-    first : {0, 1}
-        Whether there are values.
-    across : ndarray of shape (N, N)
+    valued : ndarray of int of shape (V,)
+        The points that have a value.
+    sloped : ndarray of int of shape (G,)
+        The points that have a gradient.
+    across : ndarray of shape (G, G)
         The sum of the W of all directions across the span.
 
     Attributes
@@ -301,51 +373,62 @@ class _Moments:
     of_first : ndarray of shape (m, N, N)
         With the moments of second derivatives, `of_second`, of shape (m, m, N, N):
         Σ W C = Σ_ij (of_values H + Σ_l of_first H_l + Σ_lk of_second H_lk).
-    gradients_y : ndarray of shape (m, N, N, r)
-        Gradients of the a_l with respect to the second point.
     """
 
-    def __init__(self, W: np.ndarray, pairs: _Pairs, first: int, across: np.ndarray) -> None:
-        m, n, _ = pairs.values.shape
-        r = pairs.X.shape[1]
-        self.pairs, self.first, self.W, self.height = pairs, first, W, first + r
-        self.gradients_y = pairs.gradients("y")
+    def __init__(
+        self,
+        W: np.ndarray,
+        pairs: _Pairs,
+        valued: np.ndarray,
+        sloped: np.ndarray,
+        across: np.ndarray,
+    ) -> None:
+        (m, n, _), (G, r), V = pairs.values.shape, (len(sloped), pairs.X.shape[1]), len(valued)
+        self.valued = np.ix_(valued, valued)
+        self.sloped = np.ix_(sloped, sloped)
+        self.mixed = np.ix_(sloped, valued)
+        self.Z, self.Z_valued, self.Z_sloped = pairs.X, pairs.X[valued], pairs.X[sloped]
         self.of_values = np.zeros((n, n))
-        # W of the gradient of i with the value of j, and times the gradients of a_l at j.
-        self.with_value = np.zeros((n, n, r))
-        self.with_gradient = np.zeros((m, n, n, r))
-        traces = np.zeros((n, n))
-        for i in range(n):
+        self.of_values[self.valued] = np.triu(W[:V, :V]) + np.triu(W[:V, :V], 1).T
+        # W of the gradient of i with the value of j.
+        self.with_value = W[:V, V:].reshape(V, G, r).transpose(1, 0, 2)
+        self.W = W[V:, V:]
+        # W of the gradient of i with that of j, times the gradients of a_l at j.
+        self.with_gradient = np.zeros((m, G, G, r))
+        gradients_y = _invariant_slopes(self.Z_sloped, self.Z_sloped, pairs.kinds, "y")
+        traces = np.zeros((G, G))
+        for i in range(G):
             row = self.row(i)
             corner = row[:, 0]
             corner[...] = np.triu(corner) + np.triu(corner, 1).T
-            if first:
-                self.of_values[i, i:] = self.of_values[i:, i] = row[0, :, 0]
-                self.with_value[i, i:] = row[1:, :, 0].T
-                self.with_value[i:, i] = row[0, :, 1:]
-            of_gradients = row[first:, :, first:]
-            traces[i, i:] = traces[i:, i] = np.einsum("aja->j", of_gradients)
-            for out, gradient in zip(self.with_gradient, self.gradients_y, strict=True):
-                np.einsum("ajb,jb->ja", of_gradients, gradient[i, i:], out=out[i, i:])
-                np.einsum("bja,jb->ja", of_gradients, gradient[i:, i], out=out[i:, i])
-        gradients_x = pairs.gradients("x")
-        factors = np.array([_ACROSS[kind] for kind in pairs.kinds])
+            traces[i, i:] = traces[i:, i] = np.einsum("aja->j", row)
+            for out, gradient in zip(self.with_gradient, gradients_y, strict=True):
+                np.einsum("ajb,jb->ja", row, gradient[i, i:], out=out[i, i:])
+                np.einsum("bja,jb->ja", row, gradient[i:, i], out=out[i:, i])
+        gradients_x = _invariant_slopes(self.Z_sloped, self.Z_valued, pairs.kinds, "x")
         half = np.einsum("ija,lija->lij", self.with_value, gradients_x)
-        self.of_first = half + half.transpose(0, 2, 1)
-        self.of_first += factors[:, None, None] * (traces + across)
-        self.of_second = np.einsum("lija,kija->lkij", gradients_x, self.with_gradient)
+        self.of_first = np.zeros((m, n, n))
+        rows, cols = self.mixed
+        self.of_first[:, rows, cols] = half
+        self.of_first += self.of_first.transpose(0, 2, 1)
+        factors = np.array([_ACROSS[kind] for kind in pairs.kinds])
+        rows, cols = self.sloped
+        self.of_first[:, rows, cols] += factors[:, None, None] * (traces + across)
+        gradients_x = _invariant_slopes(self.Z_sloped, self.Z_sloped, pairs.kinds, "x")
+        self.of_second = np.zeros((m, m, n, n))
+        self.of_second[:, :, rows, cols] = np.einsum(
+            "lija,kija->lkij", gradients_x, self.with_gradient
+        )
 
     def row(self, i: int) -> np.ndarray:
-        """The W of point i with those from i on, of shape (first + r, N - i, first + r)."""
-        start, height = i * self.height, self.height
-        shape = (height, len(self.of_values) - i, height)
-        return self.W[start : start + height, start:].reshape(shape)
+        """The W of the gradient of i with those from i on, of shape (r, G - i, r)."""
+        G, r = self.Z_sloped.shape
+        return self.W[i * r : (i + 1) * r, i * r :].reshape(r, G - i, r)
 
     def diagonal_blocks(self) -> np.ndarray:
-        """The W of the gradients of points with themselves, of shape (N, r, r)."""
-        n, first = len(self.of_values), self.first
-        blocks = self.W.reshape(n, self.height, n, self.height)[:, first:, :, first:]
-        return np.einsum("iaib->iab", blocks).copy()
+        """The W of the gradients of points with themselves, of shape (G, r, r)."""
+        G, r = self.Z_sloped.shape
+        return np.einsum("iaib->iab", self.W.reshape(G, r, G, r)).copy()
 
     def contract(self, jets: list[np.ndarray]) -> np.ndarray:
         """The terms Σ W C of each pair, (N, N), for a kernel of which the jets are given."""
@@ -364,16 +447,17 @@ class _Moments:
         of which this is the form for all directions d of the span: the caller, who knows what W is
         across the span, completes it.
         """
-        Z = self.pairs.X
-        contracted = self.contract(jets)
+        Z, contracted = self.Z, self.contract(jets)
         result = 2 * Z.T @ (contracted.sum(axis=1)[:, None] * Z - contracted @ Z)
-        vectors = jets[0][..., None] * self.with_value
-        vectors += np.einsum("lij,lija->ija", jets[1], self.with_gradient)
-        result += 4 * (vectors.sum(axis=1).T @ Z - vectors.sum(axis=0).T @ Z)
-        for i, values in enumerate(jets[0]):
-            twice = values[i:] * np.where(np.arange(len(values) - i) == 0, 1.0, 2.0)
-            blocks = self.row(i)[self.first :, :, self.first :]
-            result -= 2 * np.einsum("j,ajb->ab", twice, blocks)
+        (rows, cols), values = self.sloped, jets[0][self.sloped]
+        for vectors, Z in (
+            (jets[0][self.mixed][..., None] * self.with_value, self.Z_valued),
+            (np.einsum("lij,lija->ija", jets[1][:, rows, cols], self.with_gradient), self.Z_sloped),
+        ):
+            result += 4 * (vectors.sum(axis=1).T @ self.Z_sloped - vectors.sum(axis=0).T @ Z)
+        for i, own in enumerate(values):
+            twice = own[i:] * np.where(np.arange(len(own) - i) == 0, 1.0, 2.0)
+            result -= 2 * np.einsum("j,ajb->ab", twice, self.row(i))
         return 0.5 * (result + result.T)
 
 
@@ -470,7 +554,8 @@ class Rotation:
     kernel : sklearn.gaussian_process.kernels.Kernel
         A kernel that is isotropic after scaling.
     observed : list of Functional
-        One `ValueGradient` without a mask, or one `Gradient`, at N points of D columns.
+        `ValueGradient`, `Gradient` and `Value`, of N points in all. Each entry that a gradient
+        lacks, where it does not lack all of them, costs one more row of a dense matrix.
     noise : ndarray of shape (n_obs,)
         Variances of the noise of the entries. Those of a point's gradient are in the ratios of
         1 / length_scale².
@@ -483,9 +568,16 @@ class Rotation:
     ValueError
         If `rotation_applies` says why it cannot be done, or if the kernel is too rough.
     LinAlgError
-        By the methods: if one of the two matrices is not positive definite.
+        By the methods: if one of the two matrices is not positive definite, with the rows of
+        missing entries in them.
     MemoryError
-        By the methods: if the larger of them does not fit.
+        By the methods: if the larger of them, or what missing entries take, does not fit.
+
+    Notes
+    -----
+    Results are those of the covariance matrix with all entries of the gradients that are there in
+    part: accurate to a multiple of κ ε, κ the condition number of that matrix in unit-diagonal
+    form, ε the machine's. Missing entries have there the noise of the others of their gradient.
 
     References
     ----------
@@ -504,16 +596,18 @@ class Rotation:
         reason = rotation_applies(kernel, observed, noise, max_condition)
         if reason is not None:
             raise ValueError(f"solver='rotation' is not exact here: {reason}.")
-        functional = observed[0]
         self.kernel = kernel
-        self._type = type(functional)
-        # Entries of a point before its gradient.
-        self._first = int(self._type is ValueGradient)
-        X = functional.X.astype(np.float64, copy=False)
-        self._observed = self._type(X)
+        self._observed = list(observed)
+        X, self._known = _table(observed)
+        X = X.astype(np.float64, copy=False)
         n, d = X.shape
+        # Points with a value, and with a gradient; of which entries are missing.
+        self._valued = np.flatnonzero(self._known[:, 0])
+        self._sloped = np.flatnonzero(self._known[:, 1:].any(axis=1))
+        self._missing = ~self._known[self._sloped, 1:]
+        self._filled = [Value(X[self._valued]), Gradient(X[self._sloped])]
         term = kernels.read(kernel, d)
-        functionals.check_smooth(kernel, term, [functional], [functional])
+        functionals.check_smooth(kernel, term, self._filled, self._filled)
         weights = _common_weights(term, d)
         assert weights is not None
         self._weights, self._root = weights, np.sqrt(weights)
@@ -537,71 +631,155 @@ class Rotation:
         self._Z = U @ self._Q
 
         self._pairs = _Pairs(self._Z, self._Z, self._kinds)
-        by_point = noise.reshape(n, self._first + d)[:, : self._first + 1]
-        # Of values, if there are any, and of the gradient in u.
-        self._noise = by_point / np.r_[np.ones(self._first), weights[0]]
+        # Of values, and of gradients in u.
+        self._value_noise, _, self._slope_noise = _noise_by_point(noise, self._known, weights)
         # What a change of the diagonal changes them by: 0, or the nugget.
-        self._nugget = np.zeros_like(self._noise)
+        self._value_nugget = np.zeros_like(self._value_noise)
+        self._slope_nugget = np.zeros_like(self._slope_noise)
         if max_condition is not None:
-            eta = published_nugget(term, n, d, functional.size, max_condition)
+            eta = published_nugget(term, n, d, len(noise), max_condition)
             assert eta is not None
-            diagonal = np.empty_like(self._noise)
-            diagonal[:, -1] = np.einsum("ii->i", self._pairs.across(self._term))
-            if self._first:
-                noisy = kernels.with_noise(self._term) or self._term
-                diagonal[:, 0] = kernels.on_diagonal(noisy, self._Z)
-            self._nugget[self._noise < eta * diagonal] = eta
-            np.maximum(self._noise, eta * diagonal, out=self._noise)
+            noisy = kernels.with_noise(self._term) or self._term
+            slopes = np.einsum("ii->i", self._pairs.across(self._term))
+            for variances, nugget, diagonal in (
+                (
+                    self._value_noise,
+                    self._value_nugget,
+                    kernels.on_diagonal(noisy, self._Z)[self._valued],
+                ),
+                (self._slope_noise, self._slope_nugget, slopes[self._sloped]),
+            ):
+                nugget[variances < eta * diagonal] = eta
+                np.maximum(variances, eta * diagonal, out=variances)
 
     @functools.cached_property
     def _inner(self) -> "_Factor":
-        """The system of values and gradients along the span."""
-        rank = self._Z.shape[1]
-        inside = self._type(self._Z)
-        if 8 * inside.size**2 > (limit := memory_limit()):
+        """The system of values, then gradients, along the span."""
+        rank, missing = self._Z.shape[1], int(np.count_nonzero(self._missing))
+        inside = self._train(0)
+        n = sum(f.size for f in inside)
+        needed = _size(n, missing)
+        if needed > (limit := memory_limit()):
+            also = f", and for the {missing} missing entries of gradients" if missing else ""
             raise MemoryError(
-                f"solver='rotation' needs {8 * inside.size**2 / 2**30:.4g} GiB for the covariance "
-                f"matrix of values and gradients along the {rank} dimensions that the points span; "
+                f"solver='rotation' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
+                f"values and gradients along the {rank} dimensions that the points span{also}; "
                 f"this process may use {limit / 2**30:.4g} GiB."
             )
         # Zeros above the diagonal: what NumPy multiplies there by the way is not to be garbage.
-        C = np.zeros((inside.size, inside.size), order="F")
-        if inside.size:
-            program = functionals._compile(self._term, rank, inside, inside, C.dtype)
-            functionals._write(program, inside, inside, C.T, 0, 0, True, False)
-            functionals._add_noise(self._term, inside, C, 0, C.dtype)
-            check_finite(C, self.kernel, [self._observed])
-            np.einsum("ii->i", C)[...] += self._noise[:, [0] * self._first + [-1] * rank].ravel()
-        return _Factor(C, "along the span of the points")
+        C = np.zeros((n, n), order="F")
+        start = 0
+        for i, rows in enumerate(inside):
+            column = start
+            for cols in inside[i:]:
+                if rows.size and cols.size:
+                    program = functionals._compile(self._term, rank, rows, cols, C.dtype)
+                    functionals._write(program, rows, cols, C.T, start, column, cols is rows, False)
+                column += cols.size
+            start += rows.size
+        functionals._add_noise(self._term, inside[0], C, 0, C.dtype)
+        check_finite(C, self.kernel, self._observed)
+        diagonal = np.einsum("ii->i", C)
+        diagonal += np.concatenate((self._value_noise, np.repeat(self._slope_noise, rank)))
+        return _Factor(C, f"along the span of the points{self._with_missing}")
 
     @functools.cached_property
     def _outer(self) -> "_Factor | None":
         """The systems of gradients across the span, all the same, or None if there are none."""
         if not self._copies:
             return None
-        C = np.asfortranarray(self._pairs.across(self._term))
-        check_finite(C, self.kernel, [self._observed])
-        np.einsum("ii->i", C)[...] += self._noise[:, -1]
-        return _Factor(C, "across the span of the points")
+        Z = self._Z[self._sloped]
+        C = np.asfortranarray(_Pairs(Z, Z, self._kinds).across(self._term))
+        check_finite(C, self.kernel, self._observed)
+        np.einsum("ii->i", C)[...] += self._slope_noise
+        return _Factor(C, f"across the span of the points{self._with_missing}")
+
+    @property
+    def _with_missing(self) -> str:
+        """What to say of a matrix that is not that of the observations alone."""
+        if not self._missing.any():
+            return ""
+        return " (with entries of gradients that are missing, which solver='cholesky' leaves out)"
+
+    def _train(self, extra: int) -> list[Functional]:
+        """What is observed along the span, in a basis with more directions than that."""
+        Z = np.hstack((self._Z, np.zeros((len(self._Z), extra))))
+        return [Value(Z[self._valued]), Gradient(Z[self._sloped])]
 
     # ---- weights and likelihood
 
-    def _split(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Observations (n_obs, T) along the span, (N, first + r, T), and across, (N, D, T)."""
-        n, d = self._observed.X.shape
-        targets = targets.reshape(n, self._first + d, -1)
-        gradients = targets[:, self._first :] / self._root[:, None]
-        along = self._Q.T @ gradients
-        gradients -= self._Q @ along
-        return np.concatenate((targets[:, : self._first], along), axis=1), gradients
+    def _parts(self, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values (V, ...), and gradients (G, r, ...), of what is along the span, values first."""
+        V, G = len(self._valued), len(self._sloped)
+        return along[:V], along[V:].reshape(G, self._Q.shape[1], *along.shape[1:])
+
+    def _split(self, values: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values (V, T) and gradients in u, (G, D, T): along the span, and across, (G, D, T)."""
+        along = self._Q.T @ slopes
+        across = slopes - self._Q @ along
+        return np.concatenate((values, along.reshape(-1, values.shape[1]))), across
 
     def _solve(self, along: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights of the same shapes."""
-        n, _, T = along.shape
-        inner = self._inner.solve(along.reshape(len(self._inner), T)).reshape(along.shape)
+        inner = self._inner.solve(along)
         if self._outer is None:
             return inner, np.zeros_like(across)
-        return inner, self._outer.solve(across.reshape(n, -1)).reshape(across.shape)
+        flat = across.reshape(len(across), -1)
+        return inner, self._outer.solve(flat).reshape(across.shape)
+
+    def _slopes(self, inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+        """Weights of gradients in u, (G, D, T), from those along and across the span."""
+        return outer + self._Q @ self._parts(inner)[1]
+
+    def _targets(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Observations along and across the span, missing entries filled in."""
+        table = np.zeros((*self._known.shape, targets.shape[1]))
+        table[self._known] = targets
+        values, slopes = table[self._valued, 0], table[self._sloped, 1:] / self._root[:, None]
+        if self._removed is not None:
+            # Twice: the weights that belong to zeros are much larger than those in the end, and so
+            # are their errors.
+            for _ in range(2):
+                weights = self._slopes(*self._solve(*self._split(values, slopes)))
+                slopes[self._missing] -= self._removed.solve(weights[self._missing])
+        return self._split(values, slopes)
+
+    @functools.cached_property
+    def _removed(self) -> "_Factor | None":
+        """The block [C⁻¹]_SS of missing entries, in units of u, or None if there are none."""
+        point, column = np.nonzero(self._missing)
+        if not len(point):
+            return None
+        # Its part along the span: the squares of the columns of L⁻¹.
+        k, rank = len(point), self._Q.shape[1]
+        units = np.zeros((k, len(self._inner)))
+        of_slopes = units[:, len(self._valued) :].reshape(k, len(self._sloped), rank)
+        of_slopes[np.arange(k), point] = self._Q[column]
+        M = np.zeros((k, k), order="F")
+        _linalg.add_gram(1.0, self._inner.half(units.T).T, M)
+        if self._outer is not None:
+            inverse = self._outer.inverse()
+            inverse = np.tril(inverse) + np.tril(inverse, -1).T
+            step = max(1, _PIECE // k)
+            for start in range(0, k, step):
+                part = slice(start, start + step)
+                across = -self._Q[column] @ self._Q[column[part]].T
+                across += column[:, None] == column[part]
+                M[:, part] += inverse[np.ix_(point, point[part])] * across
+        return _Factor(M, f"of gradients{self._with_missing}")
+
+    def _removals(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield columns of B, the inverse being C⁻¹ - B Bᵀ: along the span, and across."""
+        if self._removed is None:
+            return
+        k = len(self._removed)
+        step = max(1, _PIECE // self._missing.size)
+        for start in range(0, k, step):
+            unit = np.eye(k, min(step, k - start), -start)
+            slopes = np.zeros((*self._missing.shape, unit.shape[1]))
+            slopes[self._missing] = self._removed.half(unit, transposed=True)
+            values = np.zeros((len(self._valued), unit.shape[1]))
+            yield self._solve(*self._split(values, slopes))
 
     def solve(self, targets: np.ndarray) -> np.ndarray:
         """Multiply by the inverse of the covariance matrix of the observations.
@@ -614,10 +792,11 @@ class Rotation:
         -------
         weights : ndarray of shape (n_obs, T)
         """
-        inner, outer = self._solve(*self._split(targets))
-        outer += self._Q @ inner[:, self._first :]
-        outer /= self._root[:, None]
-        return np.concatenate((inner[:, : self._first], outer), axis=1).reshape(targets.shape)
+        inner, outer = self._solve(*self._targets(targets))
+        table = np.zeros((*self._known.shape, targets.shape[1]))
+        table[self._valued, 0] = self._parts(inner)[0]
+        table[self._sloped, 1:] = self._slopes(inner, outer) / self._root[:, None]
+        return table[self._known]
 
     @quietly
     def likelihood(self, targets: np.ndarray, eval_gradient: bool = False) -> Any:
@@ -636,14 +815,16 @@ class Rotation:
         noise_gradient : ndarray of shape (n_obs,)
             With respect to `noise`. Only if `eval_gradient`.
         """
-        along, across = self._split(targets)
+        along, across = self._targets(targets)
         inner, outer = self._solve(along, across)
         log_determinant = self._inner.log_determinant
         if self._outer is not None:
             log_determinant += self._copies * self._outer.log_determinant
-        log_determinant += len(along) * float(np.log(self._weights).sum())
+        if self._removed is not None:
+            log_determinant += self._removed.log_determinant
+        log_determinant += float(np.log(self._weights) @ self._known[:, 1:].sum(axis=0))
         fit = float(np.vdot(along, inner) + np.vdot(across, outer))
-        constant = self._observed.size * np.log(2 * np.pi)
+        constant = len(targets) * np.log(2 * np.pi)
         likelihood = -0.5 * (fit + targets.shape[1] * (log_determinant + constant))
         if not eval_gradient:
             return likelihood
@@ -652,86 +833,93 @@ class Rotation:
     def _likelihood_gradient(
         self, inner: np.ndarray, outer: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gradients of the likelihood Σ W_ij dC_ij, with 2 W = Σ_t α αᵀ - T C⁻¹."""
-        Q, first = self._Q, self._first
-        n, _, T = inner.shape
+        """Gradients of the likelihood Σ W_ij dC_ij, with 2 W = Σ_t α αᵀ - T (C⁻¹ - B Bᵀ)."""
+        Q, T = self._Q, inner.shape[1]
+        valued, sloped = self._valued, self._sloped
         identity = np.eye(Q.shape[1])
+        derivatives = []
+        for derivative in kernels.theta_derivatives(self.kernel, len(Q)):
+            term = _isotropic(derivative.term, self._weights)
+            derivatives.append((derivative, term, self._pairs.jets(term, 2), np.zeros(len(Q))))
+
         W = self._inner.inverse()
         W *= -0.5 * T
-        _linalg.add_gram(0.5, inner.reshape(len(W), T), W)
         # Across the span: C⁻¹ is the same for all directions, α αᵀ is not.
-        each = np.zeros((n, n))
+        each = np.zeros((len(sloped),) * 2)
         if self._outer is not None:
             each = np.tril(self._outer.inverse()) * (-0.5 * T)
             each += np.tril(each, -1).T
-        trace = self._copies * each + 0.5 * np.tensordot(outer, outer, ((1, 2), (1, 2)))
-        moments = _Moments(W.T, self._pairs, first, trace)
-        itself = np.einsum("ii->i", each)
-        along = Q @ inner[:, first:]
+        trace = self._copies * each
+        of_slopes = np.zeros((len(sloped), len(Q)))
+        removals = ((T**0.5 * along, T**0.5 * across) for along, across in self._removals())
+        for along, across in itertools.chain([(inner, outer)], removals):
+            _linalg.add_gram(0.5, along, W)
+            trace += 0.5 * np.tensordot(across, across, ((1, 2), (1, 2)))
+            in_span = Q @ self._parts(along)[1]
+            of_slopes += np.einsum("idt,idt->id", across, in_span + 0.5 * across)
+            for derivative, _, jets, squares in derivatives:
+                if derivative.dims is not None and self._copies:
+                    squares += self._contract_across(jets, along, across)
+        moments = _Moments(W.T, self._pairs, valued, sloped, trace)
 
-        of_values = np.einsum("ii->i", moments.of_values)
-        of_gradients = _diagonals(Q, moments.diagonal_blocks() - itself[:, None, None] * identity)
-        of_gradients += itself[:, None] + np.einsum("idt,idt->id", outer, along + 0.5 * outer)
-        by_entry = np.empty((n, first + len(Q)))
-        by_entry[:, :first] = of_values[:, None]
-        by_entry[:, first:] = of_gradients / self._weights
-        by_entry[:, :first][self._nugget[:, :first] > 0] = 0.0
-        by_entry[:, first:][self._nugget[:, -1] > 0] = 0.0
+        itself = np.einsum("ii->i", each)
+        of_values = np.einsum("ii->i", moments.of_values)[valued]
+        of_slopes += _diagonals(Q, moments.diagonal_blocks() - itself[:, None, None] * identity)
+        of_slopes += itself[:, None]
+        by_entry = np.zeros(self._known.shape)
+        by_entry[valued, 0] = np.where(self._value_nugget > 0, 0.0, of_values)
+        by_entry[sloped, 1:] = of_slopes / self._weights
+        by_entry[sloped[self._slope_nugget > 0], 1:] = 0.0
         # What the nuggets change by.
-        of_values = of_values * self._nugget[:, :first].sum(axis=1)
-        of_gradients *= self._nugget[:, -1:]
+        of_slopes *= self._slope_nugget[:, None]
 
         theta = np.zeros(len(self.kernel.theta))
-        for derivative in kernels.theta_derivatives(self.kernel, len(Q)):
-            term = _isotropic(derivative.term, self._weights)
-            jets = self._pairs.jets(term, 2)
-            values = np.einsum("ii->i", jets[0])
+        for derivative, term, jets, squares in derivatives:
+            diagonal = np.einsum("ii->i", jets[0])
             if derivative.dims is None:
                 total = moments.contract(jets).sum()
+                values = diagonal[valued]
                 noisy = kernels.with_noise(term)
                 if noisy is not None:
-                    noise = kernels.on_diagonal(noisy, self._Z) - values
-                    total += noise @ np.einsum("ii->i", moments.of_values)
+                    noise = kernels.on_diagonal(noisy, self._Z)[valued] - values
+                    total += noise @ of_values
                     values = values + noise
-                slopes = np.einsum("ii->i", _across(self._kinds, jets[1]))
-                total += values @ of_values + slopes @ of_gradients.sum(axis=1)
+                total += (values * self._value_nugget) @ of_values
+                slopes = np.einsum("ii->i", _across(self._kinds, jets[1]))[sloped]
+                total += slopes @ of_slopes.sum(axis=1)
                 theta[derivative.first] = total
                 continue
             # dk/dθ_d = -2 q_d H, with q_d a multiple of the squared difference in u_d.
-            constant = -2 * float(np.vdot(jets[0], each))
+            constant = -2 * float(np.vdot(jets[0][moments.sloped], each))
             R = moments.contract_squares(jets) - constant * identity
-            contracted = _diagonals(Q, R[None])[0] + constant
-            contracted -= 2 * values @ of_gradients
-            if self._copies:
-                contracted += self._contract_across(jets, moments, inner, outer, along)
+            contracted = squares + _diagonals(Q, R[None])[0] + constant
+            contracted -= 2 * diagonal[sloped] @ of_slopes
             dims = list(derivative.dims)
             ratio = np.array(derivative.weights)[dims] / self._weights[dims]
             where = slice(derivative.first, derivative.first + len(dims))
             theta[where] = -2 * ratio * contracted[dims]
-        return theta, by_entry.ravel()
+        return theta, by_entry[self._known]
 
     def _contract_across(
-        self,
-        jets: list[np.ndarray],
-        moments: _Moments,
-        inner: np.ndarray,
-        outer: np.ndarray,
-        along: np.ndarray,
+        self, jets: list[np.ndarray], inner: np.ndarray, outer: np.ndarray
     ) -> np.ndarray:
         """What the weights across the span add to `_Moments.contract_squares`, (D,)."""
-        result = np.zeros(len(self._Q))
-        for t in range(inner.shape[2]):
-            # Values and gradients of the second point, weighted.
-            weighted = jets[0] * inner[:, : self._first, t].sum(axis=1)
-            slopes = inner[:, self._first :, t]
-            weighted += np.einsum(
-                "lij,lij->ij", jets[1], np.einsum("lijb,jb->lij", moments.gradients_y, slopes)
-            )
-            shift = weighted.sum(axis=1)[:, None] * self._Z - weighted @ self._Z
-            result += 2 * np.einsum("dr,dr->d", outer[..., t].T @ shift, self._Q)
-            mixed = jets[0] @ (outer[..., t] + 2 * along[..., t])
-            result -= np.einsum("id,id->d", outer[..., t], mixed)
-        return result
+        sloped: Any = np.ix_(self._sloped, self._sloped)
+        values = jets[0][self._sloped]
+        Z, Z_valued = self._Z[self._sloped], self._Z[self._valued]
+        of_values, of_slopes = self._parts(inner)
+        # Σ_j w_ij (z_i - z_j), w_ij the weighted covariance of the value at i and all of point j.
+        mixed = values[:, self._valued]
+        shift = (mixed @ of_values)[:, None] * Z[..., None]
+        shift -= np.tensordot(mixed, Z_valued[..., None] * of_values[:, None], 1)
+        gradients = _invariant_slopes(Z, Z, self._kinds, "y")
+        gradients = np.einsum("lij,lijb->jib", jets[1][:, *sloped], gradients)
+        weighted = gradients @ of_slopes
+        shift += weighted.sum(axis=0)[:, None] * Z[..., None]
+        shift -= np.einsum("jit,jr->irt", weighted, Z)
+        result = 2 * np.einsum("dr,dr->d", np.tensordot(outer, shift, ((0, 2), (0, 2))), self._Q)
+        both = np.tensordot(values[:, self._sloped], outer + 2 * (self._Q @ of_slopes), 1)
+        return result - np.einsum("idt,idt->d", outer, both)
 
     # ---- predictions
 
@@ -748,7 +936,7 @@ class Rotation:
         -------
         ndarray of shape (n, T)
         """
-        return operators.CovarianceOperator(self.kernel, wanted, [self._observed]) @ weights
+        return operators.CovarianceOperator(self.kernel, wanted, self._observed) @ weights
 
     @quietly
     def covariance(
@@ -782,6 +970,13 @@ class Rotation:
             size = sum(f.size for f in items)
             check_fits((size, size), np.dtype(np.float64))
             result = self._joint(items) if all(cheap) else self._joint_by_rows(items)
+        if self._removed is not None:
+            operator = operators.CovarianceOperator(self.kernel, items, self._filled)
+            for inner, outer in self._removals():
+                slopes = self._slopes(inner, outer) / self._root[:, None]
+                values = self._parts(inner)[0]
+                unknown = operator @ np.concatenate((values, slopes.reshape(-1, values.shape[1])))
+                result += np.square(unknown).sum(axis=1) if diagonal else unknown @ unknown.T
         check_finite(result, self.kernel, items)
         return result
 
@@ -799,29 +994,29 @@ class Rotation:
 
     def _explained(self, rows: Functional, extra: int) -> tuple[np.ndarray, np.ndarray]:
         """L⁻¹ C for the two factors, of functionals of points in r + `extra` dimensions."""
-        n, rank = self._Z.shape
-        train = self._type(self._padded(extra))
-        C = _block(self._term, rows, train).reshape(rows.size, n, self._first + rank + extra)
-        inner = C[..., : self._first + rank].reshape(rows.size, len(self._inner))
+        rank, G = self._Z.shape[1], len(self._sloped)
+        values, slopes = (_block(self._term, rows, part) for part in self._train(extra))
+        slopes = slopes.reshape(rows.size, G, rank + extra)
+        inner = np.hstack((values, slopes[..., :rank].reshape(rows.size, G * rank)))
         inner = self._inner.half(inner.T)
         if self._outer is None:
             return inner, np.empty((0, rows.size))
-        outer = C[..., self._first + rank :].transpose(1, 2, 0)
-        outer = self._outer.half(outer.reshape(n, -1))
-        return inner, outer.reshape(n * extra, rows.size)
+        outer = slopes[..., rank:].transpose(1, 2, 0)
+        outer = self._outer.half(outer.reshape(G, extra * rows.size))
+        return inner, outer.reshape(G * extra, rows.size)
 
     def _beyond(self, Z: np.ndarray) -> np.ndarray:
-        """L⁻¹ C, (N, Q), of derivatives in a direction across the span of all points there are."""
+        """L⁻¹ C, (G, Q), of derivatives in a direction across the span of all points there are."""
         assert self._outer is not None
-        train = self._padded(Z.shape[1] - self._Z.shape[1])
+        train = self._train(Z.shape[1] - self._Z.shape[1])[1].X
         return self._outer.half(_Pairs(train, Z, self._kinds).across(self._term))
 
     def _variances(self, f: Functional) -> np.ndarray:
         """Variances of values, gradients or directional derivatives."""
         n, rank = self._Z.shape
-        per_point = n * (rank + 2)
+        per_point = max(len(self._inner), n * (rank + 2))
         if f._parts & 2:
-            per_point *= n + 2 * rank + 2
+            per_point += len(self._inner) * (n + 2 * rank + 2)
         step = max(1, _PIECE // (per_point + len(self._Q)))
         out = np.empty(f.shape)
         for start in range(0, len(f.X), step):
@@ -879,43 +1074,41 @@ class Rotation:
         return out
 
     def _explained_gradients(self, Z: np.ndarray, extra: int) -> list[np.ndarray]:
-        """L⁻¹ C, as `_explained`, of gradients: (Q, r + extra, N (first + r)) and with N.
+        """L⁻¹ C, as `_explained`, of gradients: (Q, r + extra, V + G r) and with G.
 
         The covariance of ∂f/∂x_a with the observations of a point is Σ_l (∂a_l/∂x_a) e_l, and
         Σ_l F_l c_l with its own partial derivative ∂/∂y_a. So L⁻¹ meets but m vectors of each pair
         of points, and not one of each entry of a gradient.
         """
         n, rank = self._Z.shape
-        pairs = _Pairs(Z, self._padded(extra), self._kinds)
-        _, first, second = pairs.jets(self._term, 2)
-        own = _across(self._kinds, first)
-        gradients_x = pairs.gradients("x")
-        chained = np.einsum("lkqj,kqjb->lqjb", second, pairs.gradients("y"))
-        inverse = self._inverse_factor
-        _, height, size = inverse.shape
+        valued, sloped = self._valued, self._sloped
+        train = np.hstack((self._Z, np.zeros((n, extra))))
+        _, first, second = _Pairs(Z, train, self._kinds).jets(self._term, 2)
+        own = _across(self._kinds, first[..., sloped])
+        gradients_x = _invariant_slopes(Z, train, self._kinds, "x")
+        gradients_y = _invariant_slopes(Z, train[sloped], self._kinds, "y")
+        chained = np.einsum("lkqj,kqjb->lqjb", second[..., sloped], gradients_y)
+        of_values, of_slopes = self._parts(self._inverse_factor)
+        size = len(self._inverse_factor)
         inner = np.zeros((len(Z), rank + extra, size))
-        by_entry = own @ inverse.reshape(n, height * size)
-        inner[:, :rank] = by_entry.reshape(len(Z), height, size)[:, self._first :]
+        by_entry = own @ of_slopes.reshape(len(sloped), rank * size)
+        inner[:, :rank] = by_entry.reshape(len(Z), rank, size)
         for gradient, slope, others in zip(gradients_x, first, chained, strict=True):
-            e = np.concatenate((slope[..., None][..., : self._first], others[..., :rank]), axis=2)
-            solved = e.transpose(1, 0, 2) @ inverse
+            solved = np.zeros((n, len(Z), size))
+            solved[sloped] = others[..., :rank].transpose(1, 0, 2) @ of_slopes
+            solved[valued] += slope.T[valued, :, None] * of_values[:, None]
             inner += gradient.transpose(0, 2, 1) @ solved.transpose(1, 0, 2)
         if self._outer is None:
             return [inner]
-        C = np.einsum("lqja,lqj->jqa", gradients_x, chained[..., rank])
+        C = np.einsum("lqja,lqj->jqa", gradients_x[:, :, sloped], chained[..., rank])
         C[..., rank] += own.T
-        outer = self._outer.half(C.reshape(n, len(Z) * (rank + 1))).reshape(C.shape)
+        outer = self._outer.half(C.reshape(len(sloped), -1)).reshape(C.shape)
         return [inner, outer.transpose(1, 2, 0)]
 
     @functools.cached_property
     def _inverse_factor(self) -> np.ndarray:
-        """The transpose of L⁻¹ of the span, (N, first + r, N (first + r))."""
-        n, size = len(self._Z), len(self._inner)
-        return self._inner.inverse_factor().reshape(n, size // n, size)
-
-    def _padded(self, extra: int) -> np.ndarray:
-        """The observed points in a basis with more directions."""
-        return np.hstack((self._Z, np.zeros((len(self._Z), extra))))
+        """The transpose of L⁻¹ of the span."""
+        return self._inner.inverse_factor()
 
     def _joint(self, items: list[Functional]) -> np.ndarray:
         """Covariances of values, gradients and directional derivatives."""
@@ -1014,18 +1207,18 @@ class Rotation:
     def _rows(self, f: Functional) -> tuple[np.ndarray, np.ndarray]:
         """Covariances of any functional with observations: L⁻¹ C in the span, C across it.
 
-        Shapes (N (first + r), n) and (n, N, D).
+        Shapes (V + G r, n) and (n, G, D).
         """
-        n, d = self._observed.X.shape
-        C = covariance(self.kernel, f, self._observed).reshape(f.size, n, self._first + d)
-        across = C[..., self._first :] / self._root
+        C = covariance(self.kernel, f, self._filled)
+        values, slopes = np.split(C, [len(self._valued)], axis=1)
+        across = slopes.reshape(f.size, *self._missing.shape) / self._root
         along = across @ self._Q
         across -= along @ self._Q.T
-        rows = np.concatenate((C[..., : self._first], along), axis=2)
-        return self._inner.half(rows.reshape(f.size, len(self._inner)).T), across
+        rows = np.hstack((values, along.reshape(f.size, len(self._inner) - len(self._valued))))
+        return self._inner.half(rows.T), across
 
     def _variances_by_rows(self, f: Functional) -> np.ndarray:
-        n, d = self._observed.X.shape
+        n, d = self._missing.shape
         step = max(1, _PIECE // (n * d * int(np.prod(f.shape[1:]))))
         out = [np.empty(0)]
         for start in range(0, len(f.X), step):
@@ -1040,7 +1233,7 @@ class Rotation:
         return np.concatenate(out)
 
     def _joint_by_rows(self, items: list[Functional]) -> np.ndarray:
-        n, d = self._observed.X.shape
+        n, d = self._missing.shape
         out = covariance(self.kernel, items, items)
         rows = [self._rows(f) for f in items]
         inner = np.hstack([part for part, _ in rows])

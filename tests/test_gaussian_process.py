@@ -1018,7 +1018,12 @@ def test_choice_of_solver(rng):
         ({"kernel": sk.RBF(5.0), "solver": "cholesky"}, (y, dy), "cholesky"),
         ({"kernel": ard}, (y, dy), "cholesky"),
         ({"kernel": ard, "gradient_noise": "scaled"}, (y, dy), "rotation"),
-        ({"kernel": sk.RBF(5.0)}, (y, np.where(dy == 0, [np.nan] + 29 * [0.0], dy)), "cholesky"),
+        ({"kernel": sk.RBF(5.0)}, (y, np.where(dy == 0, [np.nan] + 29 * [0.0], dy)), "rotation"),
+        (
+            {"kernel": sk.RBF(5.0)},
+            (y, np.where(dy == 0, 26 * [np.nan] + 4 * [0.0], dy)),
+            "cholesky",
+        ),
     ]:
         model = GaussianProcessRegressor(**options, alpha=1e-6, alpha_gradient=1e-6, optimizer=None)
         assert model.fit(X, *args).solver_ == solver
@@ -1057,17 +1062,97 @@ def test_rotation_gives_the_same(gradient_noise, rng):
 
 def test_too_large_for_memory(rng, monkeypatch):
     monkeypatch.setattr(gaussian_process, "memory_limit", lambda: 2**20)
-    X = rng.normal(size=(100, 20))
-    y, dy = X[:, 0], np.zeros((100, 20))
+    X = rng.normal(size=(10, 200))
+    y, dy = X[:, 0], np.zeros((10, 200))
     options = {"alpha": 1e-3, "alpha_gradient": 1e-3, "optimizer": None}
-    model = GaussianProcessRegressor(sk.RBF(5.0), **options, solver="cholesky")
-    with pytest.raises(MemoryError, match=r"needs 0\.03286 GiB .*rotation' can do without it"):
+    model = GaussianProcessRegressor(sk.RBF(15.0), **options, solver="cholesky")
+    with pytest.raises(MemoryError, match=r"needs 0\.0301 GiB .*rotation' can do without it"):
         model.fit(X, y, dy)
     dy[0, 0] = np.nan
-    with pytest.raises(
-        MemoryError, match=r"0\.0009766 GiB.*rotation' .*not exact here: .*observed"
+    assert model.set_params(solver="auto").fit(X, y, dy).solver_ == "rotation"
+    model.set_params(solver="cholesky")
+    with pytest.raises(MemoryError, match=r"0\.03007 GiB .*rotation' can do without it"):
+        model.fit(X, y, dy)
+    # Nor does it help where much is missing, or many points span all dimensions.
+    dy[:, :150] = np.nan
+    with pytest.raises(MemoryError, match=r"rotation' may need 0\.0\d+ GiB"):
+        model.fit(X, y, dy)
+    with pytest.raises(MemoryError, match=r"rotation' may need 0\.03286 GiB"):
+        model.fit(X.reshape(100, 20), np.zeros(100), np.zeros((100, 20)))
+    model.set_params(kernel=sk.RBF(np.geomspace(9, 15, 200)), solver="auto")
+    with pytest.raises(MemoryError, match=r"0\.0009766 GiB.*rotation' .*not exact here: .*noise"):
+        model.fit(X, y, np.zeros((10, 200)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel": 1.3 * sk.RBF(4.0) + sk.WhiteKernel(1e-3) + GradientWhiteKernel(1e-3)},
+        {
+            "kernel": 1.3 * sk.RBF(np.geomspace(3, 6, 15)) + GradientWhiteKernel(1e-3),
+            "gradient_noise": "scaled",
+            "normalize_y": True,
+        },
+        {"kernel": sk.RationalQuadratic(4.0), "max_condition": 1e5, "alpha_gradient": 1e-9},
+        {"kernel": sk.RBF(4.0) + 0.1 * sk.DotProduct(), "alpha": np.geomspace(1e-4, 1e-3, 7)},
+        {"kernel": sk.Matern(4.0, nu=2.5), "scale_X": True, "normalize_y": True},
+    ],
+    ids=["noise", "scaled", "max_condition", "dot", "scale_X"],
+)
+@pytest.mark.parametrize("targets", [1, 2])
+def test_rotation_with_missing_data_gives_the_same(options, targets, rng):
+    X, Z = rng.normal(size=(7, 15)), rng.normal(size=(3, 15))
+    w = rng.normal(size=(targets, 15)) / 4
+    y = np.sin(X @ w.T)
+    dy = np.cos(X @ w.T)[..., None] * w
+    # Values, gradients, some entries, and a column; and all of a point.
+    y[[1, 4]] = np.nan
+    dy[[2, 4]] = dy[3, :, :9] = dy[5, :, 2] = dy[:, :, 7] = np.nan
+    if targets == 1:
+        y, dy = y[:, 0], dy[:, 0]
+    options = {"alpha": 1e-3, "alpha_gradient": 1e-3, "optimizer": None} | options
+    a, b = (
+        GaussianProcessRegressor(**options, solver=solver).fit(
+            X,
+            y,
+            dy,
+            observations=[(Value(Z[:1]), np.zeros(1 if targets == 1 else (1, targets)), 1e-2)],
+        )
+        for solver in ("rotation", "cholesky")
+    )
+    assert a.alpha_.shape == b.alpha_.shape
+    # Condition numbers are 1e5 at most.
+    np.testing.assert_allclose(a.alpha_, b.alpha_, rtol=1e-9, atol=1e-9 * np.abs(b.alpha_).max())
+    theta = a.kernel_.theta + 0.1 * (options.get("gradient_noise") == "scaled")
+    for call in (
+        lambda m: m.predict(Z, return_std=True, return_mean_grad=True, return_std_grad=True),
+        lambda m: m.predict_gradient(Z, return_std=True),
+        lambda m: m.predict_gradient(Z, return_cov=True),
+        lambda m: m.predict_hessian(Z, return_std=True),
+        lambda m: m.predict_functional([Value(Z), Gradient(Z)], return_cov=True),
+        lambda m: m.log_marginal_likelihood(theta, eval_gradient=True),
     ):
-        model.set_params(solver="auto").fit(X, y, dy)
+        for got, expected in zip(call(a), call(b), strict=True):
+            scale = max(1.0, np.abs(expected).max())
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * scale)
+    pair = [Value(Z), Gradient(Z[:1])]
+    draws = [m.sample_functional(pair, n_samples=3, random_state=0).shape for m in (a, b)]
+    assert draws[0] == draws[1]
+
+
+def test_one_missing_entry_of_many(rng):
+    # The whole matrix would take 27 GiB.
+    X = rng.normal(size=(20, 3000)) / 10
+    y, dy = np.sin(X).sum(axis=1), np.cos(X)
+    dy[3, 1000] = np.nan
+    options = {"alpha": 1e-6, "alpha_gradient": 1e-6, "optimizer": None}
+    model = GaussianProcessRegressor(sk.RBF(5.0), **options).fit(X, y, dy)
+    assert model.solver_ == "rotation"
+    # The entry that is missing, put in as what the others predict, changes nothing.
+    dy[3, 1000] = model.predict_gradient(X[3:4])[0, 1000]
+    full = GaussianProcessRegressor(sk.RBF(5.0), **options).fit(X, y, dy)
+    Z = rng.normal(size=(3, 3000)) / 10
+    np.testing.assert_allclose(model.predict(Z), full.predict(Z), rtol=1e-8)
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -458,6 +458,198 @@ def test_max_condition(kernel, functional):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * np.abs(b).max())
 
 
+# ------------------------------------------------------------------------- what is not observed
+
+
+def pattern(name, n, d):
+    """What is known of values and gradients at n points, (n, 1 + d)."""
+    known = np.ones((n, 1 + d), bool)
+    rng = np.random.default_rng([7, n, d])
+    match name:
+        case "one entry":
+            known[0, d] = False
+        case "several of a point":
+            known[-1, 1 : 1 + d // 2] = False
+        case "all but one of a point":
+            known[0, 1:d] = False
+        case "a column":
+            known[:, 1] = False
+        case "a column of no value":
+            known[:, 1] = known[0, 0] = False
+        case "at random":
+            known = rng.random(known.shape) < 0.6
+        case "a value":
+            known[0, 0] = False
+        case "no values":
+            known[:, 0] = False
+            known[0, 1] = False
+        case "a value and some of the gradient":
+            known[-1, : 1 + d // 2] = False
+        case "a gradient":
+            known[0, 1:] = False
+        case "a point":
+            known[0] = False
+        case "values, and one gradient in part":
+            known[1:, 1:] = False
+            known[0, 1] = False
+        case _:
+            # Some points with values only, some with gradients only.
+            known[::3, 1:] = known[1::3, 0] = False
+    return known
+
+
+PATTERNS = [
+    "one entry",
+    "several of a point",
+    "all but one of a point",
+    "a column",
+    "a column of no value",
+    "at random",
+    "a value",
+    "no values",
+    "a value and some of the gradient",
+    "a gradient",
+    "a point",
+    "values, and one gradient in part",
+    "either",
+]
+
+
+def with_gaps(kernel, X, known, level=1e-4, T=2):
+    """A case with what is known, and the bound that is that of the matrix without gaps."""
+    c = Case(kernel, X, level, T=T)
+    full = c.dense.tolerance
+    c.functional = ValueGradient(X, mask=known)
+    c.noise = c.noise[known.ravel()]
+    c.targets = c.targets[known.ravel()]
+    c.dense = Dense(kernel, [c.functional], c.noise)
+    c.dense.tolerance = full
+    c.ours = Rotation(kernel, [c.functional], c.noise)
+    c.weights = c.dense.solve(c.targets)
+    return c
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(
+    ("kernel", "shape", "level"),
+    [
+        ("rbf", (4, 7), 1e-4),
+        ("ard sum", (5, 9), 1e-8),
+        ("dot*rbf", (4, 7), 1e-4),
+        ("(white+rbf)*rq", (6, 3), 1e-4),
+        ("ard matern32", (3, 6), 1e-2),
+    ],
+)
+def test_gaps(kernel, shape, level, name):
+    X = np.random.default_rng(shape).normal(size=shape)
+    known = pattern(name, *shape)
+    c = with_gaps(KERNELS[kernel](shape[1]), X, known, level)
+    assert_learns(c)
+    for functional in ("ValueGradient", "Directional", "masked Gradient", "Laplacian"):
+        assert_predicts(c, functional)
+    if c.wanted("Hessian") is not None:
+        wanted = [c.wanted("Hessian"), c.wanted("Value")]
+        prior = np.abs(covariance(c.kernel, wanted, wanted)).max()
+        c.assert_near(c.ours.covariance(wanted), c.dense.covariance(wanted), prior)
+
+
+@pytest.mark.parametrize("known", [[[1, 0, 1, 1]], [[0, 1, 0, 0]], [[1, 1, 0, 0]]], ids=str)
+def test_gaps_of_one_point(known):
+    c = with_gaps(RBF(1.5), np.array([[0.3, -0.2, 0.5]]), np.array(known, bool))
+    assert_learns(c)
+    assert_predicts(c, "ValueGradient")
+
+
+def test_gaps_in_one_dimension():
+    known = np.array([[1, 1], [1, 0], [0, 1], [1, 1]], bool)
+    c = with_gaps(RBF(1.0), np.array([[0.0], [0.7], [1.5], [2.6]]), known)
+    assert_learns(c)
+    assert_predicts(c, "ValueGradient")
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_gaps_geometry(name):
+    X, _ = geometry(name)
+    c = with_gaps(RBF(3.0), X, pattern("at random", *X.shape))
+    assert_learns(c)
+    assert_predicts(c, "ValueGradient")
+
+
+@pytest.mark.parametrize("level", [1e-8, 1e-10])
+def test_gaps_badly_conditioned(level):
+    X = np.random.default_rng(0).normal(size=(5, 9))
+    for name in ("one entry", "a column", "at random"):
+        c = with_gaps(RBF(30.0), X, pattern(name, 5, 9), level)
+        assert_learns(c)
+        assert_predicts(c, "ValueGradient")
+
+
+def test_gaps_in_pieces(monkeypatch):
+    # So small that each missing entry is a piece of its own.
+    monkeypatch.setattr(rotation, "_PIECE", 16)
+    X = np.random.default_rng(1).normal(size=(4, 7))
+    c = with_gaps(KERNELS["ard sum"](7), X, pattern("at random", 4, 7))
+    assert_learns(c)
+    assert_predicts(c, "ValueGradient")
+
+
+def test_blocks_in_any_order():
+    rng = np.random.default_rng(4)
+    X, Y, Z = rng.normal(size=(3, 3, 8))
+    kernel = 1.5 * RBF(scales(8))
+    weights = scales(8) ** -2.0
+    observed = [Value(X), Gradient(Y), ValueGradient(Z), Value(Y)]
+    of_points = np.hstack((np.full((3, 1), 1e-4), np.tile(1e-3 * weights, (3, 1))))
+    noise = np.concatenate([[1e-3] * 3, *[1e-4 * weights] * 3, of_points.ravel(), [2e-4] * 3])
+    dense, ours = Dense(kernel, observed, noise), Rotation(kernel, observed, noise)
+    targets = dense.draw(rng.normal(size=(len(noise), 2)))
+    atol = dense.tolerance
+    expected = dense.solve(targets)
+    actual = ours.solve(targets)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol * np.abs(expected).max())
+    wanted = ValueGradient(rng.normal(size=(3, 8)))
+    expected = dense.covariance(wanted)
+    np.testing.assert_allclose(ours.covariance(wanted), expected, rtol=0, atol=2 * atol)
+    expected = dense.mean(wanted, actual)
+    np.testing.assert_allclose(ours.mean(wanted, actual), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kernel", [1.5 * RBF(9.0) + WhiteKernel(1e-3), RationalQuadratic(9.0)])
+def test_gaps_max_condition(kernel):
+    rng = np.random.default_rng(5)
+    f = ValueGradient(rng.normal(size=(4, 6)), mask=pattern("several of a point", 4, 6))
+    noise = np.full((4, 7), 1e-8)
+    noise[1] *= 1e7
+    arguments = kernel, [f], noise[f.mask], 1e6
+    ours, dense = Rotation(*arguments), Cholesky(*arguments)
+    targets = rng.normal(size=(f.size, 2))
+    np.testing.assert_allclose(ours.solve(targets), dense.solve(targets), rtol=1e-8, atol=1e-8)
+    actual, expected = (s.likelihood(targets, eval_gradient=True) for s in (ours, dense))
+    assert 0 < np.count_nonzero(expected[2] == 0) < f.size
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * np.abs(b).max())
+
+
+def test_gaps_likelihood_gradient_by_differences():
+    X = np.random.default_rng(2).normal(size=(4, 7))
+    c = with_gaps(KERNELS["ard sum"](7), X, pattern("at random", 4, 7))
+    _, of_theta, of_noise = c.ours.likelihood(c.targets, eval_gradient=True)
+    theta = c.kernel.theta
+
+    def likelihood(of, i, t):
+        moved = c.kernel.clone_with_theta(
+            theta + t * (of == "theta") * (np.arange(len(theta)) == i)
+        )
+        noise = c.noise * np.exp(t * (of == "noise") * (np.arange(len(c.noise)) == i))
+        return Dense(moved, [c.functional], noise).likelihood(c.targets)
+
+    for of, found in (("theta", of_theta), ("noise", of_noise * c.noise)):
+        expected = [
+            difference(lambda t, of=of, i=i: likelihood(of, i, t), 0.0) for i in range(len(found))
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
 # ------------------------------------------------------------------------------------ large D
 
 
@@ -519,9 +711,10 @@ FULL = ValueGradient(X)
 @pytest.mark.parametrize(
     ("kernel", "observed", "noise", "reason"),
     [
-        (RBF(), [Value(X)], np.ones(4), "must be observed at all points"),
-        (RBF(), [Value(X), Gradient(X)], np.ones(16), "must be observed at all points"),
-        (RBF(), [Gradient(X, mask=X > 0)], np.ones((X > 0).sum()), "all entries"),
+        (RBF(), [Value(X)], np.ones(4), "not values alone"),
+        (RBF(), [Gradient(X, mask=np.zeros((4, 3), bool))], np.ones(0), "not values alone"),
+        (RBF(), [FULL, Laplacian(X)], np.ones(20), "nothing but values and gradients"),
+        (RBF(), [Value(X), FULL, Directional(X, X)], np.ones(24), "nothing but values"),
         (RBF([1.0, 2.0, 3.0]) + RBF(), [FULL], np.ones(16), "same ratios"),
         (RBF([1.0, 2.0, 3.0]) + DotProduct(), [FULL], np.ones(16), "same ratios"),
         (Columns(RBF(), [0, 1]), [FULL], np.ones(16), "same ratios"),
@@ -541,6 +734,8 @@ def test_where_it_does_not_apply(kernel, observed, noise, reason):
     [
         (RBF(), [FULL], np.zeros(16)),
         (RBF(), [ValueGradient(X, mask=np.ones((4, 4), bool))], np.ones(16)),
+        (RBF(), [Value(X), Gradient(X)], np.ones(16)),
+        (RBF(), [Gradient(X, mask=X > 0)], np.ones((X > 0).sum())),
         (RBF([2.0, 2.0, 2.0]) + RBF() + DotProduct(), [FULL], np.ones(16)),
         (RBF([1.0, 2.0, 3.0]), [FULL], np.tile([7.0, 3.0, 3 / 4, 3 / 9], 4)),
     ],
