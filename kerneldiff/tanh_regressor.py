@@ -45,7 +45,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kerneldiff._validation import check_fits, fit_context
+from kerneldiff._validation import check_fits, counted, fit_context
 from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
 # Up to this many weights, Gauss-Newton steps; beyond, L-BFGS. A step costs about 30 P³ operations:
@@ -646,6 +646,19 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Optimizations start from weights drawn in the manner of Nguyen and Widrow [4]_: the transitions
     of the functions share the space between them.
 
+    Slopes in directions in which the data do not move are 0. In the first layer they are projected
+    on the row space of the standardized inputs, without their weighted mean and with the roots of
+    the weights, and in each further layer on that of the activations of the one before, without
+    their mean likewise: these are the slopes with the least sum of squares that do the same to the
+    data, the limit of a penalty that goes to 0. So those of a constant column, or of a unit that
+    is saturated everywhere, are 0, a column and its copy share theirs equally, in units of their
+    standard deviations, and those of one-hot columns, each times its standard deviation, sum to 0;
+    samples of the weight 0 do not count. In the first layer, gradients of predictions therefore
+    vanish along such directions. What moves no more than rounding errors of the inputs, some 4 of
+    their largest entry in their type, does not move. Columns that follow from others so have no
+    part in the optimization, and so neither constant columns nor copies behind all others change
+    what is found, or how fast.
+
     There is usually more than one local minimum: set `n_restarts`. As in any network, the functions
     may be exchanged, and the signs of c_k and W_k together.
 
@@ -720,7 +733,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (N, D)
-            Points. A constant column has no effect.
+            Points. Constant columns, and copies of others, have no effect on predictions.
         y : array-like of shape (N,) or (N, T)
             Targets.
         sample_weight : array-like of shape (N,), default=None
@@ -813,7 +826,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 state = "converged" if run.converged else "not converged"
                 print(
                     f"[TanhRegressor] start {number + 1} of {len(seeds)}: {state} after "
-                    f"{len(run.curve) - 1} iterations, loss {losses[number]:.6g}"
+                    f"{counted(len(run.curve) - 1, 'iteration')}, loss {losses[number]:.6g}"
                 )
             if best is None or run.curve[-1] < best.curve[-1]:
                 best, self.best_start_ = run, number
