@@ -53,6 +53,8 @@ _GROUP = 8
 # Step in the logarithms of hyperparameters for second derivatives of the likelihood, which may be
 # wrong by some per cent.
 _STEP = 1e-2
+# SciPy's default for L-BFGS-B: steps that gain less of the value, or of 1, have converged.
+_FTOL = 1e7 * np.finfo(np.float64).eps
 
 
 # -------------------------------------------------------------------------------- observations
@@ -599,7 +601,7 @@ class GaussianProcessRegressor(_Base):
         ConvergenceWarning
             If an optimization of hyperparameters ended before the optimum. That a line search is
             "ABNORMAL" is no cause where all that another step could gain, by the slopes and
-            curvatures of the likelihood, is below its rounding errors.
+            curvatures of the likelihood, is below its rounding errors or SciPy's `ftol`.
 
         Notes
         -----
@@ -1059,9 +1061,10 @@ class GaussianProcessRegressor(_Base):
         return result.x, result.fun
 
     def _is_optimum(self, objective: Any, result: Any, bounds: np.ndarray) -> bool:
-        """Whether rounding errors hide all that steps of up to 1 can still gain, to second order.
+        """Whether all that steps of up to 1 can still gain, to second order, is too little to see.
 
-        The line search of L-BFGS-B ends as abnormal where it finds nothing better along a slope.
+        That is less than rounding errors, or than what L-BFGS-B takes for convergence.  Its line
+        search ends as abnormal where it finds nothing better along a slope.
         """
         theta, slope = result.x, objective(result.x)[1]
         free = ~((theta <= bounds[:, 0]) & (slope > 0) | (theta >= bounds[:, 1]) & (slope < 0))
@@ -1076,7 +1079,7 @@ class GaussianProcessRegressor(_Base):
         inside = curvatures > slopes
         lengths[inside] = slopes[inside] / curvatures[inside]
         gain = float((slopes * lengths - 0.5 * curvatures * lengths**2).sum())
-        return gain <= self._likelihood_error(theta)
+        return gain <= max(_FTOL * max(1.0, abs(result.fun)), self._likelihood_error(theta))
 
     def _likelihood_error(self, theta: np.ndarray) -> float:
         """How far rounding errors may change the likelihood.

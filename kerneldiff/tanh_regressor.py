@@ -652,7 +652,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     their mean likewise: these are the slopes with the least sum of squares that do the same to the
     data, the limit of a penalty that goes to 0. So those of a constant column, or of a unit that
     is saturated everywhere, are 0, a column and its copy share theirs equally, in units of their
-    standard deviations, and those of one-hot columns, each times its standard deviation, sum to 0;
+    standard deviations, and those of one-hot columns, each times its variance, sum to 0;
     samples of the weight 0 do not count. In the first layer, gradients of predictions therefore
     vanish along such directions. What moves no more than rounding errors of the inputs, some 4 of
     their largest entry in their type, does not move. Columns that follow from others so have no
