@@ -1490,7 +1490,7 @@ def test_advice_for_values_that_do_not_fit(rng, monkeypatch):
     """It speaks of nothing that values alone do not have."""
     monkeypatch.setattr(gaussian_process, "memory_limit", lambda: 2**20)
     X = rng.normal(size=(500, 2))
-    with pytest.raises(MemoryError, match="500 observations.*Take fewer points") as caught:
+    with pytest.raises(MemoryError, match=r"500 observations.*Take fewer points") as caught:
         GaussianProcessRegressor(sk.RBF()).fit(X, X[:, 0])
     assert "gradient" not in str(caught.value)
     assert "rotation" not in str(caught.value)
