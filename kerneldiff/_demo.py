@@ -18,6 +18,7 @@ from sklearn.preprocessing import scale
 import kerneldiff
 from kerneldiff import _reference
 from kerneldiff._files import png, write
+from kerneldiff._validation import counted
 
 __all__ = ["run"]
 
@@ -58,7 +59,10 @@ def run(config: dict[str, Any], plot: Path | None = None) -> int:
     kernel = RBF(length_scale=np.sqrt(D))
     W = np.random.default_rng(0).normal(scale=1 / np.sqrt(D), size=(D + 1, 50))
 
-    print(f"kerneldiff {config['kerneldiff']}, {config['isa']}, {config['threads']} threads\n")
+    print(
+        f"kerneldiff {config['kerneldiff']}, {config['isa']}, "
+        f"{counted(config['threads'], 'thread')}\n"
+    )
     print(f"data    diabetes, from scikit-learn: {N} patients x {D} features, standardised")
     print(f"kernel  {kernel}, of all pairs of patients")
     print(f"basis   {W.shape[1]} functions tanh(x a + b) with random slopes a and biases b\n")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from threadpoolctl import threadpool_info
 
 from kerneldiff import _core
+from kerneldiff._validation import counted
 
 __all__ = ["show_config"]
 
@@ -80,7 +81,7 @@ def facts() -> dict[str, Any]:
         "threads": core["threads"],
         "blas": [
             f"{pool['internal_api']} {pool['version'] or '(unknown version)'}, "
-            f"{pool['num_threads']} threads"
+            f"{counted(pool['num_threads'], 'thread')}"
             for pool in threadpool_info()
             if pool["user_api"] == "blas"
         ],

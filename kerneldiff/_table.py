@@ -26,6 +26,7 @@ from sklearn.base import clone
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, Matern, WhiteKernel
 
 from kerneldiff._files import InputError, png, write
+from kerneldiff._validation import counted
 from kerneldiff.gaussian_process import GaussianProcessRegressor, GradientWhiteKernel
 from kerneldiff.plot import _MEASURES, _WIDTH, _text, sensitivities
 
@@ -104,8 +105,8 @@ def read(path: Path) -> Table:
     for line, row in rows:
         if len(row) != len(header):
             raise InputError(
-                f"{str(path)!r}, line {line}: {len(row)} values, where the header has "
-                f"{len(header)} names."
+                f"{str(path)!r}, line {line}: {counted(len(row), 'value')}, where the header has "
+                f"{counted(len(header), 'name')}."
             )
     if len(header) == 1:
         raise InputError(
@@ -276,8 +277,8 @@ def choose(
         raise InputError("no features are left to predict from.")
     if gradient and len(gradient) != len(features):
         raise InputError(
-            f"--gradient names {len(gradient)} columns; there must be {len(features)}, the "
-            f"derivatives with respect to these features, in this order: {_columns(features)}."
+            f"--gradient names {counted(len(gradient), 'column')}; there must be {len(features)}, "
+            f"the derivatives with respect to these features, in this order: {_columns(features)}."
         )
     used = [target, *features, *gradient]
     arrays = _numbers(table, used, target, drop, chosen=gradient)
@@ -290,15 +291,16 @@ def choose(
         count = len(kept) - int(kept.sum())
         if missing == "error":
             raise InputError(
-                f"{count} of {len(kept)} rows have no value in {_columns(empty)} (the first is "
-                f"line {table.lines[int(np.argmin(kept))]}). Leave such rows out with: "
-                "--missing drop"
+                f"{count} of {counted(len(kept), 'row')} {'has' if count == 1 else 'have'} no "
+                f"value in {_columns(empty)} (the first is line "
+                f"{table.lines[int(np.argmin(kept))]}). Leave such rows out with: --missing drop"
             )
-        notes.append(f"left out: {count} rows with missing values")
+        notes.append(f"left out: {counted(count, 'row')} with missing values")
     X, y, dy = X[kept], y[kept], None if dy is None else dy[kept]
     if len(y) < _FEWEST_ROWS:
         raise InputError(
-            f"{str(table.path)!r} has {len(y)} rows to use; there must be at least {_FEWEST_ROWS}."
+            f"{str(table.path)!r} has {counted(len(y), 'row')} to use; there must be at least "
+            f"{_FEWEST_ROWS}."
         )
     constant = [name for name, column in zip(features, X.T, strict=True) if np.ptp(column) == 0]
     if constant:
@@ -440,16 +442,18 @@ def fit(
     def optimizer(
         objective: Callable[[np.ndarray], Any], theta: np.ndarray, bounds: np.ndarray
     ) -> tuple[np.ndarray, float]:
-        def counted(theta: np.ndarray) -> Any:
+        def reported(theta: np.ndarray) -> Any:
             nonlocal count
             count += 1
             value, gradient = objective(theta)
-            progress.say(f"fitting to {step}: {count} evaluations, log likelihood {-value:.5g}")
+            progress.say(
+                f"fitting to {step}: {counted(count, 'evaluation')}, log likelihood {-value:.5g}"
+            )
             return value, gradient
 
         # The likelihood need not be known to its last digits.
         result = scipy.optimize.minimize(
-            counted,
+            reported,
             theta,
             method="L-BFGS-B",
             jac=True,
@@ -460,7 +464,7 @@ def fit(
 
     def fitted(start: Kernel, some: np.ndarray) -> GaussianProcessRegressor:
         nonlocal step
-        step = f"{len(some)} rows"
+        step = counted(len(some), "row")
         model = GaussianProcessRegressor(
             start,
             alpha=1e-10,
@@ -577,12 +581,22 @@ def run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     seed = 0 if arguments.seed is None else arguments.seed
     train, test = split(data, arguments.max_points, seed)
     n, d = data.X.shape
-    print(f"kerneldiff {config['kerneldiff']}, {config['isa']}, {config['threads']} threads\n")
+    print(
+        f"kerneldiff {config['kerneldiff']}, {config['isa']}, "
+        f"{counted(config['threads'], 'thread')}\n"
+    )
     with_gradients = ", with their gradients" if data.dy is not None else ""
-    print(f"data     {arguments.data}: {n} rows, {d} features, target {data.target!r}")
-    print(f"         {len(train)} rows to learn from{with_gradients}, {len(test)} held out")
+    print(
+        f"data     {arguments.data}: {counted(n, 'row')}, {counted(d, 'feature')}, "
+        f"target {data.target!r}"
+    )
+    print(
+        f"         {counted(len(train), 'row')} to learn from{with_gradients}, {len(test)} held out"
+    )
     if len(train) + len(test) < n:
-        print(f"         {n - len(train) - len(test)} rows are not used (see --max-points)")
+        unused = n - len(train) - len(test)
+        verb = "is" if unused == 1 else "are"
+        print(f"         {counted(unused, 'row')} {verb} not used (see --max-points)")
     for note in data.notes:
         print(f"note     {note}")
     sys.stdout.flush()

@@ -115,7 +115,8 @@ def check_pair(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
     Y = check_points(Y, "Y")
     if X.shape[1] != Y.shape[1]:
         raise ValueError(
-            f"X has {X.shape[1]} columns and Y has {Y.shape[1]}; both must have the same number."
+            f"X has {counted(X.shape[1], 'column')} and Y has {Y.shape[1]}; both must have the "
+            "same number."
         )
     if X.dtype != Y.dtype:
         X, Y = X.astype(np.float64, copy=False), Y.astype(np.float64, copy=False)
@@ -177,6 +178,13 @@ def check_out(
         if isinstance(array, np.ndarray) and np.may_share_memory(out, array):
             raise ValueError(f"out shares memory with {name}; it must have memory of its own.")
     return out
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: "1 row", "2 rows"; nouns in -y have their plural in -ies."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

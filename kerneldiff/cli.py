@@ -1,6 +1,7 @@
 """The command ``kerneldiff``: ``demo``, ``config`` and ``bench``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0 if all went well, 1 if a check of the demo failed, 130 after Ctrl-C.
+        0 if all went well, 1 if a check of the demo failed, 130 after Ctrl-C, 141 if whoever reads
+        what it prints has stopped reading, as ``head`` does.
 
     Raises
     ------
@@ -37,6 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> status = main(["config"])  # doctest: +ELLIPSIS
     kerneldiff ...
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # Here, also on the way out of --help, and not when Python ends, which would complain.
+            print(end="", flush=True)
+    except BrokenPipeError:
+        # What is still to be written goes nowhere, and so cannot fail again.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                os.dup2(nowhere, stream.fileno())
+        return 141
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a command."""
     parser, demo = _parsers()
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command == "bench":

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import STREAM_BYTES, check_out, check_points
+from kerneldiff._validation import STREAM_BYTES, check_out, check_points, counted
 from kerneldiff.tensors import add_noise
 
 # Blocks of functionals with masks are made whole, in pieces of this many bytes, and cut.
@@ -61,7 +61,10 @@ class Functional:
         return int(np.prod(self.shape))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {len(self.X)} points of {self.X.shape[1]} dimensions>"
+        return (
+            f"<{type(self).__name__} at {counted(len(self.X), 'point')} of "
+            f"{counted(self.X.shape[1], 'dimension')}>"
+        )
 
 
 class _Masked(Functional):

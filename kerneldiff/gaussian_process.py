@@ -5,6 +5,7 @@ noise, and what it finds back; everything between is a solver's (`solvers.py`). 
 and a kernel that cannot be read, it is scikit-learn's own.
 """
 
+import copy
 import math
 import time
 import warnings
@@ -13,6 +14,7 @@ from numbers import Real
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
+import scipy.optimize
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor as _Base
@@ -21,10 +23,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.preprocessing._data import _handle_zeros_in_scale
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import validate_data
 
 from kerneldiff import _core, _linalg, kernels
-from kerneldiff._validation import fit_context, memory_limit, quietly
+from kerneldiff._validation import counted, fit_context, memory_limit, quietly
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -46,6 +49,11 @@ _VALUE, _OTHER = -1, -2
 _PIECE = 256
 # Points whose gradients are predicted together with weights of their own.
 _GROUP = 8
+# Step in the logarithms of hyperparameters for second derivatives of the likelihood, which may be
+# wrong by some per cent.
+_STEP = 1e-2
+# SciPy's default for L-BFGS-B: steps that gain less of the value, or of 1, have converged.
+_FTOL = 1e7 * np.finfo(np.float64).eps
 
 
 # -------------------------------------------------------------------------------- observations
@@ -92,7 +100,7 @@ class Observations:
     >>> from kerneldiff import Observations
     >>> slope = Directional([[0.0, 0.0]], [1.0, 1.0])
     >>> Observations([(slope, [0.3], 0.01), (Value([[1.0, 2.0]]), [5.0], 0.0)])
-    <Observations: Directional at 1 points, Value at 1 points>
+    <Observations: Directional at 1 point, Value at 1 point>
     """
 
     items: tuple[tuple[Functional, np.ndarray, np.ndarray | None], ...]
@@ -123,7 +131,9 @@ class Observations:
         self.items = tuple(checked)
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{type(f).__name__} at {len(f.X)} points" for f, _, _ in self.items)
+        parts = ", ".join(
+            f"{type(f).__name__} at {counted(len(f.X), 'point')}" for f, _, _ in self.items
+        )
         return f"<Observations: {parts}>"
 
 
@@ -318,6 +328,16 @@ class _Noise:
         self.own, self.gradient, self.column = own, gradient, column
         self.scaled, self.d = scaled, d
         self.entries = np.flatnonzero(column >= 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Most often all entries are the same, or follow from others.
+        arrays = self.own, self.gradient, self.column
+        short = [a[:1] if (a == a[:1]).all() else a for a in arrays]
+        return {"arrays": short, "n": len(self.own), "scaled": self.scaled, "d": self.d}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = [np.array(np.broadcast_to(a, state["n"])) for a in state["arrays"]]
+        self.__init__(*arrays, state["scaled"], state["d"])  # type: ignore[misc]
 
     def variances(self, kernel: sk.Kernel) -> np.ndarray:
         """Variances, shape (n_obs,)."""
@@ -574,6 +594,13 @@ class GaussianProcessRegressor(_Base):
             If the covariance matrix is not positive definite.
         MemoryError
             If the covariance matrix is larger than the memory this process may use.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If an optimization of hyperparameters ended before the optimum. That a line search is
+            "ABNORMAL" is no cause where all that another step could gain, by the slopes and
+            curvatures of the likelihood, is below its rounding errors or SciPy's `ftol`.
 
         Notes
         -----
@@ -863,6 +890,54 @@ class GaussianProcessRegressor(_Base):
             )
         return np.broadcast_to(variance, (n, d))
 
+    # ---- saving
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State in which each array stands once: joblib writes an array whenever it meets it."""
+        state = {**super().__getstate__()}
+        data, solver = state.get("_data"), copy.copy(state.get("_solver"))
+        if data is None:
+            return state
+        inputs = self._inputs(self.X_train_)
+        observed = []
+        for functional in data.observed:
+            kept = copy.copy(functional)
+            if np.array_equal(kept.X, inputs):
+                del kept.X
+            observed.append(kept)
+            # What the solver has of it is the same object then, which is written once.
+            for name, value in vars(solver).items():
+                same = type(value) is type(functional) and value.X is functional.X
+                if same and value.mask is functional.mask:
+                    setattr(solver, name, kept)
+        targets = data.targets
+        if self.y_train_ is not None and np.array_equal(
+            targets, self.y_train_.reshape(len(self.X_train_), -1)
+        ):
+            targets = targets[:0]
+        if isinstance(solver, Cholesky):
+            solver.observed, solver.noise, solver._matrix = observed, solver.noise[:0], None
+        return {
+            **state,
+            "_data": data._replace(observed=observed, targets=targets),
+            "_solver": solver,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        data = self.__dict__.get("_data")
+        if data is None:
+            return
+        for functional in data.observed:
+            if not hasattr(functional, "X"):
+                functional.X = Value(self._inputs(self.X_train_)).X
+        if not len(data.targets):
+            y = np.asarray(self.y_train_).reshape(len(self.X_train_), -1)
+            self._data = data = data._replace(targets=np.asfortranarray(y, dtype=np.float64))
+        if isinstance(self._solver, Cholesky):
+            self._solver.noise = data.noise.variances(self._solver.kernel)
+            self._solver._matrix = self.L_
+
     # ---- solving
 
     def _observed_data(self) -> _Data:
@@ -889,17 +964,25 @@ class GaussianProcessRegressor(_Base):
             return "rotation"
         if needed > limit:
             reason = self._not_rotated(learned)
-            if reason is not None:
-                advice = f"solver='rotation' would need less, but is not exact here: {reason}."
-            elif rotated > limit:
-                advice = f"solver='rotation' may need {rotated / 2**30:.4g} GiB."
-            else:
-                advice = "solver='rotation' can do without it."
             raise MemoryError(
                 f"solver='cholesky' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. {advice}"
+                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. "
+                + self._less_memory(reason, rotated)
             )
         return "cholesky"
+
+    def _less_memory(self, reason: str | None, rotated: float) -> str:
+        """What to do where the covariance matrix does not fit; `rotated`: bytes of a rotation."""
+        if all(isinstance(f, Value) for f in self._observed_data().observed):
+            return "Take fewer points."
+        if reason is not None:
+            return f"solver='rotation' would need less, but is not exact here: {reason}."
+        if rotated > memory_limit():
+            return (
+                f"solver='rotation' may need {rotated / 2**30:.4g} GiB. Take fewer points, or "
+                "gradients at fewer of them."
+            )
+        return "solver='rotation' can do without it."
 
     def _not_rotated(self, learned: bool) -> str | None:
         """Why rotation is not exact, for this kernel or others on the way to the optimum."""
@@ -962,13 +1045,66 @@ class GaussianProcessRegressor(_Base):
             if self.verbose:
                 print(
                     f"[GaussianProcessRegressor] run {run + 1} of {1 + self.n_restarts_optimizer}: "
-                    f"log likelihood {-optima[-1][1]:.8g} after {count} evaluations and "
+                    f"log likelihood {-optima[-1][1]:.8g} after {counted(count, 'evaluation')} and "
                     f"{time.perf_counter() - begin:.1f} s"
                 )
         values = [value for _, value in optima]
         kernel.theta = optima[np.argmin(values)][0]
         kernel._check_bounds_params()
         self.log_marginal_likelihood_value_ = -np.min(values)
+
+    def _constrained_optimization(self, obj_func: Any, initial_theta: Any, bounds: Any) -> Any:
+        """Optimize from one start, as scikit-learn does, but for warnings at rounding level."""
+        if self.optimizer != "fmin_l_bfgs_b":
+            return super()._constrained_optimization(obj_func, initial_theta, bounds)
+        result = scipy.optimize.minimize(
+            obj_func, initial_theta, method="L-BFGS-B", jac=True, bounds=bounds
+        )
+        abnormal = "ABNORMAL" in str(result.message)
+        if not (abnormal and self._data is not None and self._is_optimum(obj_func, result, bounds)):
+            _check_optimize_result("lbfgs", result)
+        return result.x, result.fun
+
+    def _is_optimum(self, objective: Any, result: Any, bounds: np.ndarray) -> bool:
+        """Whether all that steps of up to 1 can still gain, to second order, is too little to see.
+
+        That is less than rounding errors, or than what L-BFGS-B takes for convergence.  Its line
+        search ends as abnormal where it finds nothing better along a slope.
+        """
+        theta, slope = result.x, objective(result.x)[1]
+        free = ~((theta <= bounds[:, 0]) & (slope > 0) | (theta >= bounds[:, 1]) & (slope < 0))
+        steps = np.diag(np.where(theta + _STEP > bounds[:, 1], -_STEP, _STEP))[free]
+        curvature = np.array(
+            [(objective(theta + step)[1] - slope)[free] / step.sum() for step in steps]
+        ).reshape(len(steps), len(steps))
+        if not (np.isfinite(curvature).all() and np.isfinite(slope).all()):
+            return False
+        curvatures, directions = np.linalg.eigh(0.5 * (curvature + curvature.T))
+        slopes, lengths = np.abs(slope[free] @ directions), np.ones(len(steps))
+        inside = curvatures > slopes
+        lengths[inside] = slopes[inside] / curvatures[inside]
+        gain = float((slopes * lengths - 0.5 * curvatures * lengths**2).sum())
+        return gain <= max(_FTOL * max(1.0, abs(result.fun)), self._likelihood_error(theta))
+
+    def _likelihood_error(self, theta: np.ndarray) -> float:
+        """How far rounding errors may change the likelihood.
+
+        Relative errors ε of the entries of C, and those of its factorisation, which are like them,
+        change it by up to ½ ε Σ_ij √(C_ii C_jj) |T C⁻¹ - Σ_t a_t a_tᵀ|_ij, a = C⁻¹ y.  As they are
+        not all of one sign, that is by about the Frobenius norm of that matrix, which is no larger
+        than the traces of its two parts together.  The half is left out.
+        """
+        kernel, data = self.kernel_.clone_with_theta(theta), self._observed_data()
+        solver = self._made_solver(kernel)
+        squares = (solver.solve(data.targets) ** 2).sum(axis=1)
+        try:
+            _, _, by_noise = solver.likelihood(data.targets, True)
+        except NotImplementedError:  # a kernel of the user's, without derivatives of the likelihood
+            return 0.0
+        variances = Prior(kernel).covariance(data.observed, diagonal=True)
+        variances += data.noise.variances(kernel) + _kernel_noise(kernel, data.observed)
+        # The derivative by noise is half the difference of the two diagonals.
+        return float(np.finfo(np.float64).eps * (variances @ (2.0 * (squares - by_noise))))
 
     @_linalg.blas_threads
     def log_marginal_likelihood(

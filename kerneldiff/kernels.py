@@ -46,7 +46,7 @@ from sklearn.gaussian_process import kernels as sk
 
 from kerneldiff import _core
 from kerneldiff._core import Program
-from kerneldiff._validation import quietly
+from kerneldiff._validation import counted, quietly
 
 # -------------------------------------------------------------------------------------- terms
 
@@ -440,9 +440,25 @@ def _read_pairwise(kernel, d):
     raise TypeError(
         f"kernel has a part that cannot be read: {kernel!r} with metric={metric!r}"
         + (f" and {options}" if options else "")
-        + "; what can be read are the metrics 'rbf', 'linear', 'poly' and 'sigmoid'. Write the "
-        "kernel as a subclass with `invariant` and `jet` to differentiate another."
+        + "; what can be read are the metrics 'rbf', 'linear', 'poly' and 'sigmoid'. "
+        + _instead_of(metric)
     )
+
+
+def _instead_of(metric):
+    """What to do about a metric of PairwiseKernel that cannot be read."""
+    if metric == "laplacian":
+        return (
+            "This one is the product, over the columns a, of Columns(Matern(1 / gamma, nu=0.5), "
+            "[a]), which can be read, and is too rough for gradients to be observed or predicted."
+        )
+    if callable(metric):
+        return (
+            "One that is a function of the squared distance or the dot product of points can be "
+            "written as a subclass of scikit-learn's Kernel with an attribute `invariant` and a "
+            "method `jet`."
+        )
+    return "Another kernel is needed."
 
 
 def _read_constant(kernel, d):
@@ -1056,7 +1072,8 @@ def _row_of_gradient(kernel, p, count):
         if rows.shape != shape:
             raise ValueError(
                 f"jet_gradient returned an array of shape {rows.shape} for order={order} and "
-                f"{len(a)} arguments; it must have shape {shape}, for {count} hyperparameters"
+                f"{counted(len(a), 'argument')}; it must have shape {shape}, for "
+                f"{counted(count, 'hyperparameter')}"
             )
         return rows[p]
 

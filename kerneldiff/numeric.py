@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import differentiate
 
+from kerneldiff._validation import counted
 from kerneldiff.tensors import gradient, hessian, hessian_diag, kernel_matrix
 
 __all__ = [
@@ -329,7 +330,7 @@ def check_kernel_derivatives(
     X = _points(X, "X")
     other = X if Y is None else _points(Y, "Y")
     if X.shape[1] != other.shape[1]:
-        raise ValueError(f"X has {X.shape[1]} columns and Y has {other.shape[1]}.")
+        raise ValueError(f"X has {counted(X.shape[1], 'column')} and Y has {other.shape[1]}.")
     claims = {"kernel_matrix": kernel_matrix(kernel, X, None if Y is None else other)}
     for function, options in (
         (gradient, ("x", "y")),

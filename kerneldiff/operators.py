@@ -19,7 +19,7 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import check_choice, check_fits, check_points, quietly
+from kerneldiff._validation import check_choice, check_fits, check_points, counted, quietly
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -233,8 +233,8 @@ class _Weights:
             )
             if self.U.shape[1] != self.V.shape[1]:
                 raise ValueError(
-                    f"U has {self.U.shape[1]} columns and V has {self.V.shape[1]}; both must have "
-                    "the same number."
+                    f"U has {counted(self.U.shape[1], 'column')} and V has {self.V.shape[1]}; both "
+                    "must have the same number."
                 )
             return
         array = np.asarray(W)

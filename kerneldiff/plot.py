@@ -25,7 +25,7 @@ from sklearn.gaussian_process.kernels import Kernel
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from kerneldiff._validation import check_choice, check_pair
+from kerneldiff._validation import check_choice, check_pair, counted
 from kerneldiff.tanh import tanh_basis, tanh_jacobian
 from kerneldiff.tensors import gradient, hessian, kernel_matrix, tensor_blocks
 
@@ -204,7 +204,7 @@ def _table(X: Any, name: str) -> np.ndarray:
 def _columns_of(X: Any, d: int) -> np.ndarray:
     X = _table(X, "X")
     if X.shape[1] != d:
-        raise ValueError(f"X has {X.shape[1]} columns; the estimator was fitted to {d}.")
+        raise ValueError(f"X has {counted(X.shape[1], 'column')}; the estimator was fitted to {d}.")
     return X
 
 
@@ -228,8 +228,8 @@ def _chosen_target(target: int | None, count: int) -> int:
         return 0
     if not isinstance(target, int | np.integer) or not 0 <= target < count:
         raise ValueError(
-            f"target is {target!r}; the estimator has {count} targets, of which it must name one, "
-            f"by a number from 0 to {count - 1}."
+            f"target is {target!r}; the estimator has {counted(count, 'target')}, of which it "
+            f"must name one, by a number from 0 to {count - 1}."
         )
     return int(target)
 

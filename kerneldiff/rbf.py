@@ -20,7 +20,7 @@ import scipy.interpolate
 from numpy.typing import ArrayLike
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import memory_limit
+from kerneldiff._validation import counted, memory_limit
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -70,7 +70,9 @@ def _too_large(what: str, n_bytes: float, advice: str) -> MemoryError:
 def _check_system(points: int, monomials: int) -> None:
     n_bytes = 8.0 * (points + monomials) ** 2
     if n_bytes > memory_limit():
-        what = f"the linear system of {points} points and {monomials} monomials"
+        what = (
+            f"the linear system of {counted(points, 'point')} and {counted(monomials, 'monomial')}"
+        )
         raise _too_large(what, n_bytes, "Give `neighbors` to use only so many points at a time.")
 
 

@@ -30,6 +30,7 @@ from kerneldiff._validation import (
     check_fits,
     check_out,
     check_points,
+    counted,
 )
 
 _LAYOUTS = ("compact", "full", "matrix")
@@ -43,8 +44,8 @@ def _check(X: ArrayLike, W: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     X, W = check_points(X, "X"), check_points(W, "W")
     if W.shape[0] != X.shape[1] + 1:
         raise ValueError(
-            f"W has {W.shape[0]} rows and X has {X.shape[1]} columns; W must have one row for each "
-            "column of X and one of biases."
+            f"W has {counted(W.shape[0], 'row')} and X has {counted(X.shape[1], 'column')}; W must "
+            "have one row for each column of X and one of biases."
         )
     if X.dtype != W.dtype:
         X, W = X.astype(np.float64, copy=False), W.astype(np.float64, copy=False)
@@ -495,8 +496,8 @@ def _check_given(weights: Any, columns: int) -> np.ndarray | list[np.ndarray]:
         W = np.array(check_points(weights, "weights"))
         if W.shape[0] != columns + 1:
             raise ValueError(
-                f"weights has {W.shape[0]} rows and X has {columns} columns; it must have one row "
-                "for each column of X and one of biases."
+                f"weights has {counted(W.shape[0], 'row')} and X has {counted(columns, 'column')}; "
+                "it must have one row for each column of X and one of biases."
             )
         return W
     layers = [np.array(check_points(W, f"weights[{i}]")) for i, W in enumerate(weights)]
@@ -505,8 +506,9 @@ def _check_given(weights: Any, columns: int) -> np.ndarray | list[np.ndarray]:
         if W.shape[0] != size + 1:
             name = f"weights[{i - 1}]" if i else "X"
             raise ValueError(
-                f"weights[{i}] has {W.shape[0]} rows and {name} has {size} columns; it must have "
-                f"one row for each column of {name} and one of biases."
+                f"weights[{i}] has {counted(W.shape[0], 'row')} and {name} has "
+                f"{counted(size, 'column')}; it must have one row for each column of {name} and "
+                "one of biases."
             )
     dtype = np.result_type(*layers)
     layers = [W.astype(dtype, copy=False) for W in layers]
@@ -840,7 +842,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if isinstance(self.weights_, list):
             if not isinstance(value, list | tuple) or len(value) != len(layers):
                 what = (
-                    f"has {len(value)} entries"
+                    f"has {counted(len(value), 'entry')}"
                     if isinstance(value, list | tuple)
                     else (f"is of type {type(value).__name__}")
                 )
@@ -949,8 +951,8 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         n_functions = weights[-1].shape[1]
         if n_functions != X.shape[1]:
             raise ValueError(
-                f"n_components is {n_functions} and X has {X.shape[1]} columns; a determinant "
-                "needs as many functions as columns."
+                f"n_components is {n_functions} and X has {counted(X.shape[1], 'column')}; a "
+                "determinant needs as many functions as columns."
             )
         return _log_abs_det(X, weights)
 

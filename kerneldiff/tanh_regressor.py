@@ -21,6 +21,10 @@ decomposition of [A, r, (∂A/∂W) c] leaves behind its first columns.  It runs
 nothing of size N x P is ever made, and normal equations are not formed.  With many more rows than
 weights, those other rows of the Jacobian, which only decide how steps are curved, come from a
 sample of the rows, another one each iteration; loss and gradient never do.
+
+Slopes in directions in which the data do not move change nothing, and would keep what the start
+gave them.  Columns that follow from others are left out while W is searched for (`_Span`); in the
+end slopes are projected on the row space of what a layer gets, and biases make up for it.
 """
 
 import copy
@@ -42,7 +46,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerneldiff import _linalg
-from kerneldiff._validation import check_fits, fit_context
+from kerneldiff._validation import check_fits, counted, fit_context
 from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
 # Up to this many weights, Gauss-Newton steps; beyond, L-BFGS. A step costs about 30 P³ operations:
@@ -89,6 +93,80 @@ def _unpacked(w: np.ndarray, shapes: list[tuple[int, int]]) -> list[np.ndarray]:
     """Arrays of weights out of the vector of all."""
     ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
     return [part.reshape(s) for part, s in zip(np.split(w, ends), shapes, strict=True)]
+
+
+def _row_space(rows: np.ndarray, errors: np.ndarray, size: float) -> np.ndarray:
+    """Find an orthonormal basis, as columns, of the directions in which rows move.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N, D)
+        Without their mean, each times the root of its weight.
+    errors : ndarray of shape (D,)
+        Bounds of the rounding errors of the columns, before the weights.
+    size : float
+        Norm of the roots of the weights.
+
+    Returns
+    -------
+    ndarray of shape (D, rank)
+
+    Notes
+    -----
+    Errors of the entries move the rows by up to size · Σ_d |v_d| errors_d along a direction v, and
+    those of the decomposition by some ε √max(N, D) times what they move along the first one.
+    """
+    n, d = rows.shape
+    if n > d:
+        rows = _triangle((np.array(rows[part], order="F") for part in _blocks(n, d)), d)
+    _, extents, Vt = scipy.linalg.svd(rows, full_matrices=False, overwrite_a=n > d)
+    limits = size * (np.abs(Vt) @ errors) + 4 * _EPS * math.sqrt(max(n, d)) * extents[0]
+    V = Vt[extents > limits].T
+    # Columns that do not move at all have no rounding errors of others either.
+    V[np.linalg.norm(rows, axis=0) <= size * errors] = 0.0
+    return V
+
+
+class _Span(NamedTuple):
+    """Columns that all others follow from, for the slopes of the first layer.
+
+    Slopes B of these columns do what the least slopes of all do, V Vᵀ E B: V is a basis of the row
+    space, and E puts B among zeros.
+    """
+
+    columns: np.ndarray  # their numbers, in order
+    all_slopes: np.ndarray | None  # V Vᵀ E, (D, rank); None if all columns are needed
+    all_gradients: np.ndarray | None  # makes the gradient by the slopes of all of that by B
+
+    @classmethod
+    def of(cls, rows: np.ndarray, errors: np.ndarray, size: float) -> Self:
+        """Choose columns; parameters are those of `_row_space`."""
+        d = rows.shape[1]
+        V = _row_space(rows, errors, size)
+        rank = V.shape[1]
+        if rank == d:
+            return cls(np.arange(d), None, None)
+        if rank == 0:
+            # Nothing moves, and one column shows it as well as all of them.
+            return cls(np.arange(1), np.zeros((d, 1)), np.zeros((d, 1)))
+        # Those with the largest parts that the others do not have; the first of equal ones.
+        order = scipy.linalg.qr((V * np.linspace(1, 0.99, d)[:, None]).T, mode="r", pivoting=True)[
+            1
+        ]
+        columns = np.sort(order[:rank])
+        chosen = V[columns]
+        return cls(columns, V @ chosen.T, scipy.linalg.solve(chosen.T, V.T).T)
+
+    def slopes(self, B: np.ndarray) -> np.ndarray:
+        """Slopes of all columns, (D, K)."""
+        return B if self.all_slopes is None else self.all_slopes @ B
+
+    def largest(self, gradients: list[np.ndarray]) -> float:
+        """Largest entry of the gradients by all weights, those of columns left out included."""
+        if self.all_gradients is not None:
+            first, *others = gradients
+            gradients = [self.all_gradients @ first[:-1], first[-1], *others]
+        return max(float(np.abs(part).max()) for part in gradients)
 
 
 class _Point(NamedTuple):
@@ -244,6 +322,8 @@ class _Search:
     Parameters
     ----------
     problem : _Reduced
+    span : _Span
+        Of the columns that the problem has.
     start : ndarray of shape (P,)
     max_iter : int
     tol : float
@@ -267,13 +347,14 @@ class _Search:
     def __init__(
         self,
         problem: _Reduced,
+        span: _Span,
         start: np.ndarray,
         max_iter: int,
         tol: float,
         random: np.random.RandomState,
         report: Callable[[int, float, float], None],
     ) -> None:
-        self.problem, self.max_iter, self.tol = problem, max_iter, tol
+        self.problem, self.span, self.max_iter, self.tol = problem, span, max_iter, tol
         self.random, self.report = random, report
         self.curve: list[float] = []
         dense = problem.size <= _MAX_DENSE
@@ -287,7 +368,8 @@ class _Search:
     def _accept(self, w: np.ndarray) -> None:
         """Keep and report a new point; stop where it is stationary, or after enough of them."""
         self.point = self.problem.solve(w)
-        self.largest = float(np.abs(self.problem.gradient(self.point)).max())
+        gradient = self.problem.gradient(self.point)
+        self.largest = self.span.largest(_unpacked(gradient, self.problem.shapes))
         self.curve.append(self.point.norm**2 / 2)
         self.report(len(self.curve) - 1, self.curve[-1], self.largest)
         if self.largest <= self.tol or len(self.curve) > self.max_iter:
@@ -355,14 +437,19 @@ class _Search:
 
 
 class _Standard(NamedTuple):
-    """Means and scales of columns, with weights."""
+    """Means and scales of columns, with weights, and their rounding errors in these scales."""
 
     mean: np.ndarray
     scale: np.ndarray
+    errors: np.ndarray
 
     @classmethod
-    def of(cls, X: np.ndarray, sample_weight: np.ndarray | None) -> Self:
-        """Measure columns; the scale of a constant one is 1."""
+    def of(cls, X: np.ndarray, sample_weight: np.ndarray | None, eps: float = _EPS) -> Self:
+        """Measure columns of numbers with the rounding error `eps`.
+
+        A column of what a few operations made has errors of up to some 4 eps of its largest entry.
+        One that moves no further is constant, and its scale is this entry, or 1.
+        """
         first = X[0]
         # Relative to a sample, so that an offset costs no digits, and to the range, whose square
         # may overflow.
@@ -372,8 +459,11 @@ class _Standard(NamedTuple):
         mean = np.average(shifted, axis=0, weights=sample_weight)
         shifted -= mean
         variance = np.average(shifted**2, axis=0, weights=sample_weight)
-        scale = np.where(variance > 0, np.sqrt(variance), 1.0)
-        return cls(first + mean * extent, scale * extent)
+        scale = np.sqrt(variance) * extent
+        largest = np.abs(X).max(axis=0)
+        errors = 4 * eps * largest
+        scale = np.where(scale > errors, scale, np.where(largest > 0, largest, 1.0))
+        return cls(first + mean * extent, scale, errors / scale)
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((X - self.mean) / self.scale)
@@ -401,6 +491,46 @@ def _drawn(shapes: list[tuple[int, int]], random: np.random.RandomState) -> np.n
             points = random.uniform(-1, 1, size=(d, k))
         parts += [slopes.ravel(), -np.einsum("dk,dk->k", slopes, points)]
     return np.concatenate(parts)
+
+
+def _projected(
+    X: np.ndarray,
+    weights: list[np.ndarray],
+    activations: list[np.ndarray],
+    sample_weight: np.ndarray | None,
+    errors: np.ndarray,
+) -> list[np.ndarray]:
+    """Give hidden layers the least slopes with the same effect on the data.
+
+    Parameters
+    ----------
+    X, weights, activations, sample_weight : as `_Reduced` and `_Point` have them
+    errors : ndarray of shape (D,)
+        Bounds of the rounding errors of the columns of X.
+
+    Returns
+    -------
+    list of ndarray
+        The weights, with biases that make up for the change of the slopes.
+    """
+    result = weights[:1]
+    root = np.ones((len(X), 1)) if sample_weight is None else np.sqrt(sample_weight)[:, None]
+    size = float(np.linalg.norm(root))
+    for layer, W, H, following in zip(
+        [X, *activations], weights, activations, weights[1:], strict=False
+    ):
+        # Of the argument of tanh: those of what comes in, and of its products and sums. Then tanh'
+        # times these, and a relative one.
+        arguments = errors @ np.abs(W[:-1]) + 4 * _EPS * (np.abs(layer) @ np.abs(W[:-1]))
+        arguments += 4 * _EPS * np.abs(W[-1])
+        errors = ((1 - H * H) * arguments + 4 * _EPS * np.abs(H)).max(axis=0)
+        mean = np.average(H, axis=0, weights=sample_weight)
+        V = _row_space((H - mean) * root, errors, size)
+        if V.shape[1] < len(V):
+            slopes = V @ (V.T @ following[:-1])
+            following = np.vstack([slopes, following[-1] + mean @ (following[:-1] - slopes)])
+        result = [*result, following]
+    return result
 
 
 def _layer_sizes(hidden_layer_sizes: Any, n_components: int) -> list[int]:
@@ -517,6 +647,19 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Optimizations start from weights drawn in the manner of Nguyen and Widrow [4]_: the transitions
     of the functions share the space between them.
 
+    Slopes in directions in which the data do not move are 0. In the first layer they are projected
+    on the row space of the standardized inputs, without their weighted mean and with the roots of
+    the weights, and in each further layer on that of the activations of the one before, without
+    their mean likewise: these are the slopes with the least sum of squares that do the same to the
+    data, the limit of a penalty that goes to 0. So those of a constant column, or of a unit that
+    is saturated everywhere, are 0, a column and its copy share theirs equally, in units of their
+    standard deviations, and those of one-hot columns, each times its variance, sum to 0;
+    samples of the weight 0 do not count. In the first layer, gradients of predictions therefore
+    vanish along such directions. What moves no more than rounding errors of the inputs, some 4 of
+    their largest entry in their type, does not move. Columns that follow from others so have no
+    part in the optimization, and so neither constant columns nor copies behind all others change
+    what is found, or how fast.
+
     There is usually more than one local minimum: set `n_restarts`. As in any network, the functions
     may be exchanged, and the signs of c_k and W_k together.
 
@@ -591,7 +734,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (N, D)
-            Points. A constant column has no effect.
+            Points. Constant columns, and copies of others, have no effect on predictions.
         y : array-like of shape (N,) or (N, T)
             Targets.
         sample_weight : array-like of shape (N,), default=None
@@ -638,8 +781,17 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         sizes = _layer_sizes(self.hidden_layer_sizes, self.n_components)
         X, y = validate_data(
-            self, X, y, dtype=np.float64, order="C", multi_output=True, y_numeric=True
+            self,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            order="C",
+            multi_output=True,
+            y_numeric=True,
         )
+        # In float32, columns follow from others with larger errors.
+        eps = float(np.finfo(X.dtype).eps)
+        X = X.astype(np.float64, copy=False)
         sample_weight = _checked_weights(sample_weight, len(X))
         check_fits((len(X), max(sizes)), X.dtype)
         Y = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
@@ -647,7 +799,11 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             present = sample_weight > 0
             X, Y, sample_weight = X[present], Y[present], sample_weight[present]
 
-        self._inputs = _Standard.of(X, sample_weight)
+        self._inputs = inputs = _Standard.of(X, sample_weight, eps)
+        X = inputs(X)
+        root = np.ones(len(X)) if sample_weight is None else np.sqrt(sample_weight)
+        span = _Span.of(X * root[:, None], inputs.errors, float(np.linalg.norm(root)))
+        X = np.ascontiguousarray(X[:, span.columns])
         # One unit for all targets, in which their sum of squares is 1: it leaves alpha as it is.
         mean = _Standard.of(Y, sample_weight).mean if self.fit_intercept else np.zeros(Y.shape[1])
         Y = Y - mean
@@ -657,9 +813,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         unit = float(largest * math.sqrt(squares * total)) or 1.0
 
         shapes = [*zip(np.add([X.shape[1], *sizes[:-1]], 1).tolist(), sizes, strict=True)]
-        problem = _Reduced(
-            self._inputs(X), Y / unit, sample_weight, shapes, self.alpha, self.fit_intercept
-        )
+        problem = _Reduced(X, Y / unit, sample_weight, shapes, self.alpha, self.fit_intercept)
         random = check_random_state(self.random_state)
         seeds = random.randint(np.iinfo(np.int32).max, size=self.n_restarts + 1)
         best: _Search | None = None
@@ -667,15 +821,14 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for number, seed in enumerate(seeds):
             source = np.random.RandomState(seed)
             start = _drawn(shapes, source)
-            run = _Search(
-                problem, start, self.max_iter, self.tol, source, self._reporter(number, unit**2)
-            )
+            report = self._reporter(number, unit**2)
+            run = _Search(problem, span, start, self.max_iter, self.tol, source, report)
             losses[number] = run.curve[-1] * unit**2
             if self.verbose:
                 state = "converged" if run.converged else "not converged"
                 print(
                     f"[TanhRegressor] start {number + 1} of {len(seeds)}: {state} after "
-                    f"{len(run.curve) - 1} iterations, loss {losses[number]:.6g}"
+                    f"{counted(len(run.curve) - 1, 'iteration')}, loss {losses[number]:.6g}"
                 )
             if best is None or run.curve[-1] < best.curve[-1]:
                 best, self.best_start_ = run, number
@@ -685,10 +838,18 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.loss_curve_ = [loss * unit**2 for loss in best.curve]
         self.loss_ = self.loss_curve_[-1]
         self.n_iter_ = len(best.curve) - 1
-        self.gradient_norm_ = best.largest * unit**2
-        self.converged_ = best.converged
-        point = best.point
-        self._weights = [part.copy() for part in point.weights]
+        point, largest = best.point, best.largest
+        errors = inputs.errors[span.columns]
+        weights = _projected(X, point.weights, point.activations, sample_weight, errors)
+        if len(weights) > 1:
+            # Slopes of a layer that moved have a part in the gradients of those before it.
+            point = point._replace(weights=weights)
+            gradient = problem.gradient(point)
+            largest = span.largest(_unpacked(gradient, shapes))
+        self.gradient_norm_ = largest * unit**2
+        self.converged_ = best.converged and largest <= max(self.tol, 2 * best.largest)
+        first, *others = (part.copy() for part in weights)
+        self._weights = [np.vstack([span.slopes(first[:-1]), first[-1]]), *others]
         self._coef = point.coef * unit
         self._intercept = mean - self._coef @ point.mean
         slopes = self._weights[0][:-1] / self._inputs.scale[:, None]

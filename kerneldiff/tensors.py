@@ -21,6 +21,7 @@ from kerneldiff._validation import (
     check_out,
     check_pair,
     check_points,
+    counted,
     memory_limit,
 )
 
@@ -774,8 +775,9 @@ def _check_gram_memory(n: int, d: int, dtype: np.dtype, layout: str) -> None:
         return
     needs = f"{(sparse if layout == 'sparse' else dense) / 2**30:.4g} GiB"
     raise MemoryError(
-        f"the Jacobian of the Gram matrix of {n} points in {d} dimensions, of type {dtype}, needs "
-        f"{needs} with layout={layout!r}; this process may use {limit / 2**30:.4g} GiB. "
+        f"the Jacobian of the Gram matrix of {counted(n, 'point')} in {counted(d, 'dimension')}, "
+        f"of type {dtype}, needs {needs} with layout={layout!r}; this process may use "
+        f"{limit / 2**30:.4g} GiB. "
         + (
             "tensor_blocks computes gradients, which its entries are, in pieces."
             if layout == "sparse"

@@ -221,3 +221,27 @@ def test_show_config(mode, capsys):
 def test_show_config_in_a_mode_it_does_not_have():
     with pytest.raises(ValueError, match="mode must be 'print' or 'dict', got 'json'"):
         kerneldiff.show_config("json")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+@pytest.mark.parametrize("arguments", [("config",), ("demo",), ("--help",), ("bench", "--list")])
+def test_nobody_reads_on(arguments):
+    """A pipe whose reader has gone, as after `head`, is no cause for a traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [SCRIPT, *arguments],
+            env=environment(),
+            cwd=Path(sys.prefix),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    # Without a buffer of output, argparse itself ignores that help cannot be written.
+    assert done.returncode == 141 or (arguments == ("--help",) and done.returncode == 0)

@@ -416,7 +416,7 @@ CHANGES = {
     "too few": (
         {"g": [1.0] * 20},
         ["--gradient", "g"],
-        "--gradient names 1 columns; there must be 2, .* in this order: columns 'angle', 'load'",
+        "--gradient names 1 column; there must be 2, .* in this order: columns 'angle', 'load'",
     ),
     "a feature": (
         {"g": [1.0] * 20},

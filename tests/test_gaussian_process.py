@@ -1,5 +1,6 @@
 """The Gaussian process estimator: against scikit-learn's, dense formulas and differences."""
 
+import copy
 import io
 import pickle
 import tracemalloc
@@ -31,6 +32,7 @@ from kerneldiff import (
     ValueGradient,
     covariance,
     gaussian_process,
+    kernel_matrix,
 )
 from kerneldiff.gaussian_process import (
     GaussianProcessRegressor,
@@ -1419,3 +1421,179 @@ def test_gradient_white_kernel(data):
     # Values alone: scikit-learn's estimator may have it, too.
     ours, theirs = both(sk.RBF() + kernel, X, X[:, 0], alpha=1e-3)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------------
+# Saving
+# --------------------------------------------------------------------------------------------------
+
+
+def sizes_of_arrays(o, seen):
+    """Bytes of all arrays that an object refers to, each memory once, by its owner's id."""
+    if id(o) in seen:
+        return
+    seen[id(o)] = (o, 0)
+    if isinstance(o, np.ndarray):
+        while isinstance(o.base, np.ndarray):
+            o = o.base
+        seen[id(o)] = (o, o.nbytes)
+    elif isinstance(o, dict | list | tuple):
+        for part in o.values() if isinstance(o, dict) else o:
+            sizes_of_arrays(part, seen)
+    elif hasattr(o, "__dict__") and not isinstance(o, type):
+        sizes_of_arrays(vars(o), seen)
+
+
+def memory_of(model):
+    seen = {}
+    sizes_of_arrays(model, seen)
+    return sum(size for _, size in seen.values())
+
+
+def out_of_band(model):
+    buffers = []
+    content = pickle.dumps(model, 5, buffer_callback=buffers.append)
+    return pickle.loads(content, buffers=buffers)
+
+
+saved_models = {
+    "values": ({}, "values"),
+    "scaled": ({"scale_X": True, "normalize_y": True}, "values"),
+    "targets": ({"max_condition": 1e8}, "targets"),
+    "gradients": ({"solver": "cholesky"}, "gradients"),
+    "missing": ({}, "missing"),
+    "rotation": ({"solver": "rotation"}, "gradients"),
+    "rotation, scaled": ({"solver": "rotation", "scale_X": True}, "gradients"),
+}
+
+
+@pytest.mark.parametrize("name", saved_models)
+def test_each_array_is_saved_once(name, rng, tmp_path):
+    """All ways to copy a model give the same predictions from the same amount of memory."""
+    options, kind = saved_models[name]
+    X, Z = rng.normal(size=(30, 40)), rng.normal(size=(3, 40))
+    y, dy = np.sin(X[:, 0]), np.zeros((30, 40))
+    dy[:, 0] = np.cos(X[:, 0])
+    if kind == "missing":
+        dy[:10] = np.nan
+    if kind == "targets":
+        y = np.c_[y, y**2]
+    model = GaussianProcessRegressor(sk.RBF(5.0), alpha=1e-3, optimizer=None, **options)
+    model.fit(X, y, dy if kind in ("gradients", "missing") else None)
+
+    def results(m):
+        return [
+            *m.predict(Z, return_std=True),
+            *m.predict_gradient(Z, return_std=True),
+            *m.log_marginal_likelihood(m.kernel_.theta, eval_gradient=True),
+        ]
+
+    # First, as solvers keep what predictions have needed.
+    expected, before = results(model), memory_of(model)
+    path = joblib.dump(model, tmp_path / "model")[0]
+    copies = {
+        "joblib": joblib.load(path),
+        "mapped": joblib.load(path, mmap_mode="r"),
+        "pickle": pickle.loads(pickle.dumps(model)),
+        "out of band": out_of_band(model),
+        "deep copy": copy.deepcopy(model),
+        "copy": copy.copy(model),
+    }
+    for way, other in copies.items():
+        # The little that the rotation solver has twice is the points in its few coordinates.
+        assert memory_of(other) <= 1.01 * before, way
+        for got, value in zip(results(other), expected, strict=True):
+            np.testing.assert_array_equal(got, value, err_msg=way)
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize_y": True}, {"solver": "cholesky"}], ids=str)
+@pytest.mark.parametrize("shape", [(200, 3), (60, 400)])
+def test_files_are_as_small_as_theirs(options, shape, rng, tmp_path):
+    X = rng.normal(size=shape)
+    y = np.sin(X[:, 0])
+    ours = fitted(X, y, kernel=sk.RBF(2.0), **options)
+    options = {k: v for k, v in options.items() if k != "solver"}
+    theirs = Theirs(sk.RBF(2.0), alpha=1e-3, optimizer=None, **options).fit(X, y)
+    size, theirs_size = (
+        sum(
+            map(len, (pickle.dumps(m), (tmp_path / joblib.dump(m, tmp_path / "m")[0]).read_bytes()))
+        )
+        for m in (ours, theirs)
+    )
+    assert size <= 1.05 * theirs_size
+
+
+# --------------------------------------------------------------------------------------------------
+# Line searches that end as abnormal
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("away", [0.0, 0.1])
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_abnormal_line_search(away, gradients, targets, data, monkeypatch):
+    """It is a cause for a warning unless the optimum has been reached to rounding."""
+    X, y, dy, _ = data
+    minimize = gaussian_process.scipy.optimize.minimize
+
+    def abnormal(function, start, **options):
+        result = minimize(function, start, **{**options, "options": {"ftol": 0, "gtol": 1e-7}})
+        result.x = result.x + away
+        result.status, result.message = 2, "ABNORMAL: "
+        return result
+
+    monkeypatch.setattr(gaussian_process.scipy.optimize, "minimize", abnormal)
+    if targets == 2:
+        y, dy = np.c_[y, 2 * y], np.stack([dy, 2 * dy], axis=1)
+    kernel = sk.ConstantKernel(1.0) * sk.RBF(2.0)
+    model = GaussianProcessRegressor(kernel, alpha=1e-6, alpha_gradient=1e-6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, y, dy if gradients else None)
+    said = [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
+    assert any("ABNORMAL" in text for text in said) == bool(away)
+
+
+def test_rounding_level_of_the_likelihood(data):
+    """It is above what the likelihood really varies by, and not by orders of magnitude."""
+    X, y, dy, _ = data
+    model = GaussianProcessRegressor(sk.RBF(2.0), alpha=1e-9, alpha_gradient=1e-9, optimizer=None)
+    model.fit(X, y, dy)
+    theta = model.kernel_.theta
+    # Changes of a few roundings of theta change the likelihood by its errors.
+    noise = [
+        float(model.log_marginal_likelihood(theta + 4 * k * np.spacing(theta))) for k in range(40)
+    ]
+    slope = abs(model.log_marginal_likelihood(theta, eval_gradient=True)[1][0])
+    moved = slope * 160 * np.spacing(theta)[0]
+    level = model._likelihood_error(theta)
+    assert np.ptp(noise) / 2 - moved <= level
+    assert level <= 1e3 * max(np.std(noise), np.spacing(abs(noise[0])))
+
+
+def test_advice_for_values_that_do_not_fit(rng, monkeypatch):
+    """It speaks of nothing that values alone do not have."""
+    monkeypatch.setattr(gaussian_process, "memory_limit", lambda: 2**20)
+    X = rng.normal(size=(500, 2))
+    with pytest.raises(MemoryError, match=r"500 observations.*Take fewer points") as caught:
+        GaussianProcessRegressor(sk.RBF()).fit(X, X[:, 0])
+    assert "gradient" not in str(caught.value)
+    assert "rotation" not in str(caught.value)
+    # More points than columns: rotation has nothing to rotate away.
+    with pytest.raises(MemoryError, match="Take fewer points, or gradients") as caught:
+        GaussianProcessRegressor(sk.RBF(), solver="cholesky").fit(X, X[:, 0], np.zeros((500, 2)))
+    assert "rotation" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", ["laplacian", "chi2", "cosine"])
+def test_advice_for_metrics(metric, rng):
+    X = rng.uniform(size=(6, 2))
+    kernel = sk.PairwiseKernel(gamma=0.7, metric=metric)
+    with pytest.raises(NotImplementedError, match=f"metric='{metric}'") as caught:
+        GaussianProcessRegressor(kernel).fit(X, X[:, 0], X)
+    # None of them is a function of the invariants.
+    assert "`jet`" not in str(caught.value)
+    if metric == "laplacian":
+        assert "Columns(Matern(1 / gamma, nu=0.5), [a])" in str(caught.value)
+        parts = [Columns(sk.Matern(1 / 0.7, nu=0.5), [a]) for a in range(2)]
+        np.testing.assert_allclose(kernel_matrix(parts[0] * parts[1], X), kernel(X), rtol=1e-14)

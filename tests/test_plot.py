@@ -690,7 +690,7 @@ def test_names_of_the_fit():
         ({"grid_resolution": 1.5}, "grid_resolution is 1.5; it must be an integer of at least 2"),
         ({"margin": -1}, "margin is -1; it must be finite and not negative"),
         ({"X": np.zeros((3, 3))}, "X has 3 columns; the estimator was fitted to 2"),
-        ({"target": 1}, "target is 1; the estimator has 1 targets"),
+        ({"target": 1}, "target is 1; the estimator has 1 target,"),
         ({"response": "median"}, "response is 'median'; it may be one of 'mean', 'std'"),
     ],
 )
@@ -808,7 +808,7 @@ def test_names_of_functions(count):
         ({"feature": 0, "components": []}, r"components is \[\]; it must hold numbers of"),
         ({"feature": 0, "components": [0.5]}, r"components is \[0.5\]; it must hold numbers of"),
         ({"feature": 0, "at": [np.nan, 0.0]}, "at is .*; it must be a point, 2 finite numbers"),
-        ({"feature": 0, "X": X1}, "X has 1 columns; the estimator was fitted to 2"),
+        ({"feature": 0, "X": X1}, "X has 1 column; the estimator was fitted to 2"),
     ],
 )
 def test_jacobian_errors(options, message):

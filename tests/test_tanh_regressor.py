@@ -586,6 +586,117 @@ def test_without_intercept():
 
 
 # --------------------------------------------------------------------------------------------------
+# Directions in which the data do not move
+# --------------------------------------------------------------------------------------------------
+
+
+def first_slopes(model, X):
+    """Slopes of the first layer in units of the standard deviations of the columns."""
+    return layers(model.weights_)[0][:-1] * X.std(axis=0)[:, None]
+
+
+@pytest.mark.parametrize("name", ["constant", "constant to rounding", "copy", "in other units"])
+def test_columns_that_tell_nothing(name):
+    """The fit is the one without them, to the bit, and slopes are the least ones."""
+    X, Y, _ = smooth()
+    few = precise().fit(X, Y[:, 0])
+    extra = {
+        "constant": np.full(60, 7.3),
+        "constant to rounding": np.where(np.arange(60) % 2, 0.3, 0.1 + 0.2),
+        "copy": X[:, 0],
+        "in other units": 3.7 * X[:, 0] + 1e3,
+    }[name]
+    padded = np.c_[X, extra]
+    many = precise().fit(padded, Y[:, 0])
+    assert many.loss_curve_ == few.loss_curve_
+    np.testing.assert_allclose(many.predict(padded), few.predict(X), rtol=0, atol=1e-11)
+    expected = np.vstack([first_slopes(few, X), np.zeros(2)])
+    if not name.startswith("constant"):
+        expected[[0, 2]] = expected[0] / 2
+    # The offset of 1e3 costs as many of the 16 digits of the columns.
+    np.testing.assert_allclose(first_slopes(many, padded), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["one-hot", "more columns than rows", "float32", "left out"])
+@unfinished
+def test_slopes_are_in_the_row_space(name, weighted):
+    """All slopes, and all gradients, have no part along what data with weights do not span."""
+    X, Y, sample_weight = smooth(30, 4)
+    random = np.random.default_rng(1)
+    if name == "one-hot":
+        X = np.c_[X, np.eye(3)[np.arange(30) % 3]]
+    elif name == "more columns than rows":
+        X = random.normal(size=(30, 80))
+    elif name == "float32":
+        X = np.c_[X, X @ random.normal(size=4)].astype(np.float32)
+    else:
+        X[10:, 2] = X[10:, 1] + X[10:, 0]
+    if not weighted:
+        sample_weight = np.ones(30)
+    if name == "left out":
+        sample_weight[:10] = 0
+    model = TanhRegressor(3, alpha=1e-3, max_iter=20, random_state=0).fit(X, Y, sample_weight)
+    X = X.astype(np.float64)
+    Z = standardized(X, sample_weight) * np.sqrt(sample_weight)[:, None]
+    _, extents, Vt = np.linalg.svd(Z, full_matrices=False)
+    eps = np.finfo(np.float32 if name == "float32" else np.float64).eps
+    V = Vt[extents > 100 * eps * extents[0]].T
+    assert V.shape[1] < X.shape[1]
+    scale = np.sqrt(
+        np.average(
+            (X - np.average(X, axis=0, weights=sample_weight)) ** 2, axis=0, weights=sample_weight
+        )
+    )
+    for A in (model.weights_[:-1].T * scale, model.predict_gradient(X)[:, 0] * scale):
+        # The columns are correlated, so that the span is known to some dozens of roundings.
+        np.testing.assert_allclose(A @ V @ V.T, A, rtol=0, atol=100 * eps * np.abs(A).max())
+
+
+@unfinished
+def test_gradient_by_all_columns():
+    """`gradient_norm_` is that by the slopes of columns that follow from others, too."""
+    X, Y, sample_weight = smooth(20, 30)
+    model = TanhRegressor(2, alpha=1e-2, max_iter=3, random_state=0).fit(X, Y, sample_weight)
+    weights, coef, intercept = parameters_of(model, X, sample_weight)
+    gradient = jax.grad(full_loss)(
+        (weights, coef[None] if coef.ndim == 1 else coef, np.atleast_1d(intercept)),
+        standardized(X, sample_weight),
+        Y,
+        sample_weight,
+        1e-2,
+    )
+    np.testing.assert_allclose(model.gradient_norm_, np.abs(gradient[0][0]).max(), rtol=1e-8)
+
+
+@unfinished
+def test_nothing_moves():
+    model = TanhRegressor(3, random_state=0).fit(np.ones((5, 3)), np.arange(5.0))
+    np.testing.assert_array_equal(model.weights_[:-1], 0)
+    np.testing.assert_allclose(model.predict([[7.0, 8.0, 9.0]]), 2.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [(6,), (6, 5)], ids=str)
+@unfinished
+def test_slopes_of_hidden_layers(hidden):
+    """Four different rows: activations have three directions, and the loss is what it was."""
+    X, Y, _ = smooth(20)
+    X = X[np.arange(20) % 4]
+    model = TanhRegressor(
+        3, hidden_layer_sizes=hidden, alpha=1e-3, max_iter=20, random_state=0
+    ).fit(X, Y[:, 0])
+    H = X
+    for W, following in zip(model.weights_, model.weights_[1:], strict=False):
+        H = np.tanh(H @ W[:-1] + W[-1])
+        _, _, Vt = np.linalg.svd(H - H.mean(axis=0), full_matrices=False)
+        V, A = Vt[:3].T, following[:-1]
+        np.testing.assert_allclose(V @ (V.T @ A), A, rtol=0, atol=1e-11 * np.abs(A).max())
+    residuals = Y[:, 0] - model.predict(X)
+    loss = 0.5 * residuals @ residuals + 0.5e-3 * model.coef_ @ model.coef_
+    np.testing.assert_allclose(loss, model.loss_, rtol=1e-11)
+
+
+# --------------------------------------------------------------------------------------------------
 # The estimator
 # --------------------------------------------------------------------------------------------------
 

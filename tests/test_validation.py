@@ -15,6 +15,7 @@ from _support import DTYPES, OPERATIONS, anisotropic, points, run_python
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel
 
 import kerneldiff
+from kerneldiff import _validation
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -671,3 +672,10 @@ def test_length_scale_whose_square_is_out_of_range(name, ard, dtype, length_scal
     kernel = RBF([1.0, length_scale] if ard else length_scale)
     with pytest.raises(ValueError, match=says("length_scale", length_scale)):
         OPERATIONS[name](kernel, X, Y)
+
+
+def test_one_is_no_plural():
+    assert _validation.counted(1, "row") == "1 row"
+    assert _validation.counted(0, "row") == "0 rows"
+    assert _validation.counted(2, "entry") == "2 entries"
+    assert repr(kerneldiff.Value([[1.0]])) == "<Value at 1 point of 1 dimension>"
