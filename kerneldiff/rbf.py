@@ -735,8 +735,10 @@ class RBFInterpolator(_SciPy):
 
     def _fit(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Make the system and solve it, to the bit as SciPy does; None if it is singular."""
+        # LAPACK by way of SciPy writes where it should not if there are no columns.
+        d = self.d if self.d.size else np.zeros((len(self.y), 1))
         lhs, rhs, shift, scale = _build_system(
-            self.y, self.d, self.smoothing, self.kernel, self.epsilon, self.powers
+            self.y, d, self.smoothing, self.kernel, self.epsilon, self.powers
         )
         p, r = len(self.y), len(self.powers)
         functions = lhs[:p, :p]
@@ -744,10 +746,11 @@ class RBFInterpolator(_SciPy):
         lu, pivots, coeffs, info = dgesv(lhs, rhs, overwrite_a=True, overwrite_b=True)
         if info:
             return None
-        self._shift, self._scale, self._coeffs = shift, scale, coeffs
+        self._shift, self._scale = shift, scale
+        self._coeffs = coeffs[:, : self.d.shape[1]]
         solution, _ = dgetrs(lu, pivots, balance[:, None] * _probes(p + r))
         response = _response(solution, balance)[None]
-        loss = _loss(coeffs, self.d, balance)
+        loss = _loss(coeffs, d, balance)
         return _suspicious(self.y[None], response, loss[None]), response
 
     def _look(self, found: tuple[np.ndarray, np.ndarray] | None) -> None:

@@ -1046,13 +1046,14 @@ def test_kernels_of_another_scipy(monkeypatch):
 # --------------------------------------------------------------- what outlives an exception
 
 OUTLIVED = """
-import _thread, threading, time
+import os, signal, threading, time
 import numpy as np
 from kerneldiff import RBFInterpolator
+signal.signal(signal.SIGINT, signal.default_int_handler)
 y = np.random.default_rng(0).random((5000, 3))
 f = RBFInterpolator(y, y[:, 0], neighbors=50, kernel="cubic")
 for _ in range(2):
-    timer = threading.Timer(0.25, _thread.interrupt_main)
+    timer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
         f(np.random.default_rng(1).random((300_000, 3)))
@@ -1085,3 +1086,19 @@ print("alive")
 def test_data_without_columns():
     """Nothing is written where there is no memory for it: glibc ends such a process."""
     assert run_python(NO_COLUMNS) == "alive\n"
+
+
+def test_tree_has_no_threads_of_its_own():
+    """They would go on after an exception."""
+    f = fitted("cubic", n=40, neighbors=9)
+    tree, asked = f._tree, []
+
+    class Tree:
+        def query(self, x, k, **options):
+            asked.append(options)
+            return tree.query(x, k, **options)
+
+    f._tree = Tree()
+    f(scattered(5000, 2, 1))
+    assert asked
+    assert all(options.get("workers", 1) == 1 for options in asked)
