@@ -72,6 +72,7 @@ from kerneldiff.gaussian_process import (
 from kerneldiff.kernels import Columns
 from kerneldiff.numeric import (
     DerivativeError,
+    DerivativeWarning,
     check_kernel_derivatives,
     numerical_hessian,
     numerical_jacobian,
@@ -99,6 +100,7 @@ __all__ = [
     "Columns",
     "CovarianceOperator",
     "DerivativeError",
+    "DerivativeWarning",
     "Directional",
     "GaussianProcessRegressor",
     "Gradient",

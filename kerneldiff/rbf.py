@@ -1,23 +1,34 @@
 """SciPy's radial basis function interpolation, evaluated here, with derivatives.
 
-SciPy checks what comes in and fits: with LAPACK, all points at once.  What it leaves is a sum of
-radial functions at centers, which is an expansion in one of the kernels of ``src/jets.h``, and a
-polynomial.  Derivatives of the polynomial are polynomials again.
+SciPy checks what comes in and makes the linear system of all points; it is solved here, by the same
+routine of LAPACK's, so that its condition can be looked at.  What comes out is a sum of radial
+functions at centers, which is an expansion in one of the kernels of ``src/jets.h``, and a
+polynomial.  Derivatives of the polynomial are polynomials again.  A kernel that SciPy has and this
+module has not is SciPy's to fit and evaluate.
 
 With `neighbors`, each point has a small system of its own.  These are made and solved many at a
 time, as a call of LAPACK's by way of Python takes longer than such a system does.
+
+Systems that are singular to working precision are solved by LAPACK without a word, and what comes
+out may be wrong in every digit.  So each is solved for two random right-hand sides as well: these
+say how large its inverse is, and in which direction.
 """
 
 import inspect
 import math
+import sys
+import threading
 import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.interpolate
 from numpy.typing import ArrayLike
+from scipy.linalg import LinAlgWarning
+from scipy.linalg.lapack import dgesv, dgetrs
 
 from kerneldiff import _core, kernels
 from kerneldiff._validation import counted, memory_limit
@@ -30,6 +41,11 @@ from kerneldiff.functionals import (
     ValueGradient,
 )
 from kerneldiff.operators import _point_panels, _vector_panels
+
+try:
+    from scipy.interpolate._rbfinterp_pythran import _build_system  # type: ignore[attr-defined]
+except ImportError:  # SciPy's own business, it may be gone one day
+    _build_system = None
 
 # Names of SciPy's: the jet, and the power of r that makes the function rough where r is 0:
 # derivatives of lower order exist there.
@@ -50,6 +66,11 @@ _PIECE = 2**22
 _BATCH = 2**16
 # A group of points with the same neighbors is a sum of its own if it has so many pairs.
 _LARGE = 2**13
+# Coordinates that a piece of points may be compared with in the tree of centers: some 50 ms if the
+# tree saves nothing.
+_VISITS = 2**25
+
+EPS = float(np.finfo(np.float64).eps)
 
 Kind = type[Functional]
 
@@ -211,6 +232,8 @@ class _Sum:
         """Evaluate at points (Q, D): (Q, S, components)."""
         size = self.a.shape[1] * _size(kind, x.shape[1])
         out = np.empty((len(x), self.a.shape[1], _size(kind, x.shape[1])))
+        if not size:
+            return out  # the core takes at least one vector
         step = max(256, _PIECE // (x.shape[1] + len(self.b) + size))
         for start in range(0, len(x), step):
             piece = slice(start, start + step)
@@ -268,7 +291,191 @@ class _Sum:
         return points[which >= 0], total[which[which >= 0]]
 
 
+# ------------------------------------------------------------------------ conditions of systems
+
+
+@lru_cache(maxsize=8)
+def _probes(n: int) -> np.ndarray:
+    """Right-hand sides: two, as one may happen to be nearly orthogonal to the direction sought."""
+    probes = np.random.default_rng(0).standard_normal((n, 2))
+    probes.flags.writeable = False
+    return probes
+
+
+def _balance(largest: np.ndarray, r: int) -> np.ndarray:
+    """Factors of the rows and columns with which no entry of a system is beyond 1, inverted.
+
+    With them the condition depends neither on the units of sites and data nor on single sites
+    whose smoothing is huge.  `largest` (..., P) is the largest entry of each row of a site.
+    """
+    largest = np.where(largest > 0, largest, 1.0)
+    least = np.broadcast_to(largest.min(axis=-1, keepdims=True), (*largest.shape[:-1], r))
+    return np.sqrt(np.concatenate([largest, 1 / least], axis=-1))
+
+
+def _response(solution: np.ndarray, balance: np.ndarray) -> np.ndarray:
+    """The longer of the solutions (..., P + R, 2) for the two probes, in balanced units."""
+    solution = solution * balance[..., None]
+    longest = np.argmax((solution**2).sum(axis=-2), axis=-1)
+    return np.take_along_axis(solution, longest[..., None, None], axis=-1)[..., 0]
+
+
+def _loss(coeffs: np.ndarray, d: np.ndarray, balance: np.ndarray) -> np.ndarray:
+    """What rounding makes of the sums (..., P + R, S) at the sites, relative to the data there.
+
+    Terms of a sum are as large as coefficients in balanced units, and each is rounded.
+    """
+    p = d.shape[-2]
+    terms = np.abs(coeffs * balance[..., None]).sum(axis=-2)
+    data = np.abs(d / balance[..., :p, None]).max(axis=-2)
+    with np.errstate(all="ignore"):
+        return np.max(EPS * terms / data, axis=-1, where=data > 0, initial=0.0)
+
+
+def _condition(response: np.ndarray) -> np.ndarray:
+    """Estimates of conditions by responses (..., P + R).
+
+    The mean square of a response is the squared Frobenius norm of the inverse, and that norm of a
+    system whose entries are at most 1 is at most P + R.
+    """
+    return response.shape[-1] * np.sqrt((response**2).sum(axis=-1))
+
+
+# What is warned of: that fewer than five digits are left of the values; and systems that are
+# singular to working precision (a matrix that is rounded to the same is singular) because sites are
+# closer than half of the digits tell, or because they do not determine the polynomial.  All other
+# singular systems are those of smooth functions that are wide beside the distances of sites, whose
+# values are good all the same: the directions that are lost are not seen in values.
+_LOSS = 1e-5
+_CLOSE = math.sqrt(EPS)
+_UNDETERMINED = 1e6
+
+
+def _closest(response: np.ndarray, p: int) -> np.ndarray:
+    """The two sites that take part most in what is nearly singular, (..., 2)."""
+    return np.argsort(np.abs(response[..., :p]), axis=-1)[..., -2:]
+
+
+def _undetermined(response: np.ndarray, p: int) -> np.ndarray:
+    """Whether polynomials are nearly zero at all sites."""
+    of_sites = np.abs(response[..., :p]).max(axis=-1)
+    return np.abs(response[..., p:]).max(axis=-1, initial=0.0) > _UNDETERMINED * of_sites
+
+
+def _suspicious(y: np.ndarray, response: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Which of the systems of sites (G, P, D) are warned of."""
+    p = y.shape[1]
+    singular = _condition(response) * EPS > 1
+    if not singular.any():
+        return loss > _LOSS
+    pairs = np.take_along_axis(y, _closest(response, p)[..., None], axis=1)
+    distance = np.linalg.norm(pairs[:, 0] - pairs[:, -1], axis=-1)
+    extent = np.linalg.norm(y.max(axis=1) - y.min(axis=1), axis=-1)
+    close = (distance <= _CLOSE * extent) & (p > 1)
+    return (loss > _LOSS) | (singular & (close | _undetermined(response, p)))
+
+
+def _enumerate(sites: Sequence[int]) -> str:
+    head = [str(site) for site in sites]
+    return f"{', '.join(head[:-1])} and {head[-1]}"
+
+
+def _at_most(found: Sequence[str], n: int, what: str) -> str:
+    more = [f"{len(found) - n} more {what}"] if len(found) > n else []
+    return "; ".join([*found[:n], *more])
+
+
+def _repeated(y: np.ndarray, smoothing: np.ndarray) -> np.ndarray:
+    """For sites that are the same and have no smoothing: numbers of their groups; else -1."""
+    result = np.full(len(y), -1)
+    candidates = np.nonzero(smoothing == 0)[0]
+    if len(np.unique(_keys(y[candidates]))) < len(candidates):
+        _, inverse, counts = np.unique(
+            y[candidates] + 0.0, axis=0, return_inverse=True, return_counts=True
+        )
+        inverse = inverse.ravel()
+        result[candidates] = np.where(counts[inverse] > 1, inverse, -1)
+    return result
+
+
+def _why(y: np.ndarray, sites: np.ndarray, response: np.ndarray) -> str:
+    """Say by its response why a system of some sites is nearly singular."""
+    p = len(sites)
+    if _undetermined(response, p):
+        return (
+            "the sites hardly determine a polynomial of this degree, as they lie on a line, a "
+            "plane or the like. Give a lower `degree`"
+        )
+    of_sites = np.abs(response[:p])
+    pair = np.sort(sites[_closest(response, p)]).tolist()
+    distance = np.linalg.norm(y[pair[0]] - y[pair[-1]])
+    large = sites[of_sites >= of_sites.max() / 4].tolist()
+    which = f"sites {_enumerate(large)}" if 2 <= len(large) <= 10 else f"{p} sites"
+    return (
+        f"the radial functions of {which} hardly differ; sites {_enumerate(pair)} are "
+        f"{distance:.2g} apart. Keep one of sites that nearly coincide, or give `smoothing` or a "
+        "larger `epsilon`"
+    )
+
+
+def _warn_singular(
+    what: str,
+    y: np.ndarray,
+    repeated: np.ndarray,
+    sites: np.ndarray,
+    response: np.ndarray | None,
+    stacklevel: int,
+) -> None:
+    """Warn of systems that are singular, or nearly so.
+
+    Parameters
+    ----------
+    what : str
+        Which systems they are.
+    y : ndarray of shape (P, D)
+    repeated : ndarray of shape (P,)
+        As of `_repeated`.
+    sites : ndarray of shape (G, K)
+        The sites of each system.
+    response : ndarray of shape (G, K + R) or None
+    stacklevel : int
+        As in `warnings.warn`, seen from the caller.
+    """
+    message = f"{what} singular to working precision, or nearly so"
+    worst = 0
+    if response is not None:
+        condition = _condition(response)
+        worst = int(np.argmax(condition))
+        message += f" (reciprocal condition {1 / condition[worst]:.1e})"
+    message += "; values and derivatives may be wrong in every digit: "
+    groups: dict[int, list[int]] = {}
+    for site in np.unique(sites):
+        if repeated[site] >= 0:
+            groups.setdefault(int(repeated[site]), []).append(int(site))
+    same = [f"sites {_enumerate(group)} are the same" for group in groups.values() if group[1:]]
+    if same:
+        message += f"{_at_most(same, 5, 'groups')}. Keep one of each, or give `smoothing`"
+    else:
+        assert response is not None
+        message += _why(y, sites[worst], response[worst])
+    warnings.warn(f"{message}.", LinAlgWarning, stacklevel=stacklevel + 1)
+
+
 # ------------------------------------------------------------------------ with few neighbors
+
+_Result = TypeVar("_Result")
+
+
+def _each(task: Callable[[slice], _Result], n: int, step: int, threads: int) -> list[_Result]:
+    """Results of a task for pieces of a range, from threads of which none outlives the call."""
+    pieces = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    if min(threads, len(pieces)) <= 1:
+        return [task(piece) for piece in pieces]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(task, pieces))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Local:
@@ -280,6 +487,13 @@ class _Local:
     monomials : _Monomials
     y, d, smoothing : ndarray of shape (G, P, D), (G, P, S), (G, P)
         The points and data of each.
+
+    Attributes
+    ----------
+    suspicious : ndarray of shape (G,)
+        Which of the systems are nearly singular.
+    response : ndarray of shape (G, P + R)
+        What these say.
 
     Raises
     ------
@@ -307,9 +521,15 @@ class _Local:
         hats = (y - self.shift[:, None]) / self.scale[:, None]
         lhs[:, :p, p:] = np.moveaxis(monomials.values(hats, r), 0, -1)
         lhs[:, p:, :p] = lhs[:, :p, p:].transpose(0, 2, 1)
-        rhs = np.zeros((len(y), p + r, d.shape[2]))
-        rhs[:, :p] = d
-        self.coeffs = np.linalg.solve(lhs, rhs)
+        functions = lhs[:, :p, :p]
+        balance = _balance(np.maximum(functions.max(axis=1), -functions.min(axis=1)), r)
+        rhs = np.zeros((len(y), p + r, d.shape[2] + 2))
+        rhs[:, :p, :-2] = d
+        rhs[:, :, -2:] = balance[:, :, None] * _probes(p + r)
+        solution = np.linalg.solve(lhs, rhs)
+        self.coeffs = np.ascontiguousarray(solution[:, :, :-2])
+        self.response = _response(solution[:, :, -2:], balance)
+        self.suspicious = _suspicious(y, self.response, _loss(self.coeffs, d, balance))
 
     def _squared_distances(self) -> np.ndarray:
         points = (self.y * self.radial.unit).transpose(2, 0, 1)
@@ -379,22 +599,8 @@ class _Local:
 
 _SciPy = scipy.interpolate.RBFInterpolator
 _SIGNATURE = inspect.signature(_SciPy)
-
-
-def _check_fit(*args: Any, **kwargs: Any) -> None:
-    """Raise MemoryError if SciPy's constructor would make a system that is too large."""
-    try:
-        arguments = _SIGNATURE.bind(*args, **kwargs).arguments
-        n = len(arguments["y"])
-    except TypeError:
-        return  # SciPy says what is wrong
-    if arguments.get("neighbors") is not None or 8 * (2 * n) ** 2 <= memory_limit():
-        return
-    # With neighbors it looks at its arguments, and fits later.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        checked: Any = _SciPy(**{**arguments, "neighbors": n})
-    _check_system(n, len(checked.powers))
+# Who catches warnings changes what all threads do about them.
+_CATCHING = threading.Lock()
 
 
 class RBFInterpolator(_SciPy):
@@ -436,8 +642,18 @@ class RBFInterpolator(_SciPy):
     ValueError, numpy.linalg.LinAlgError
         SciPy's, word for word: for a kernel or degree that there is not, fewer points than the
         polynomial needs, points that it cannot tell apart, ...
+    NotImplementedError
+        If derivatives are asked for of a kernel that SciPy has and this class has not; values
+        are SciPy's.
     MemoryError
         If the linear system of all points is larger than the memory this process may use.
+
+    Warns
+    -----
+    scipy.linalg.LinAlgWarning
+        If a system that was solved is singular, or so nearly that values may be wrong: sites that
+        are repeated or nearly so and have no `smoothing`, or that do not determine the polynomial.
+        The sites are named. With `neighbors`, at evaluation.
 
     See Also
     --------
@@ -478,23 +694,98 @@ class RBFInterpolator(_SciPy):
     __signature__ = _SIGNATURE
 
     # SciPy's.
+    neighbors: Any
     powers: Any
     _coeffs: np.ndarray
     _shift: np.ndarray
     _scale: np.ndarray
     _tree: Any
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "RBFInterpolator":
-        """Look at the memory, not in __init__: SciPy's warnings name the line that calls that."""
-        if (args or kwargs) and cls.__init__ is _SciPy.__init__:
-            _check_fit(*args, **kwargs)
-        return super().__new__(cls)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        said: list[warnings.WarningMessage] = []
+        try:
+            found = self._make(said, args, kwargs)
+        finally:
+            for warning in said:
+                warnings.warn(warning.message, stacklevel=2)
+        if self.neighbors is None:
+            self._look(found)
+
+    def _make(self, said: list[warnings.WarningMessage], args: Any, kwargs: Any) -> Any:
+        """Check arguments and fit; return what is suspicious, if the system was solved here."""
+        try:
+            arguments = _SIGNATURE.bind(*args, **kwargs).arguments
+            checked = arguments.get("neighbors") is None
+            if checked:
+                # With neighbors SciPy looks at its arguments, and fits later.
+                self._construct(said, (), {**arguments, "neighbors": sys.maxsize})
+        except Exception:
+            checked = False  # what is wrong without neighbors is SciPy's to say
+        if checked:
+            _check_system(len(self.y), len(self.powers))
+            if self.kernel in _RADIAL and _build_system is not None:
+                found = self._fit()
+                if found is not None:
+                    del self._tree
+                    self.neighbors = None
+                    return found
+        said.clear()
+        self._construct(said, args, kwargs)
+        return None
+
+    def _construct(self, said: list[warnings.WarningMessage], args: Any, kwargs: Any) -> None:
+        """SciPy's constructor, whose warnings would name a line of this file as their origin."""
+        if "degree" not in kwargs and len(args) < len(_SIGNATURE.parameters):
+            super().__init__(*args, **kwargs)  # its warnings are about the degree
+            return
+        with _CATCHING, warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            try:
+                super().__init__(*args, **kwargs)
+            finally:
+                said += found
+
+    def _fit(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Make the system and solve it, to the bit as SciPy does; None if it is singular."""
+        # LAPACK by way of SciPy writes where it should not if there are no columns.
+        d = self.d if self.d.size else np.zeros((len(self.y), 1))
+        lhs, rhs, shift, scale = _build_system(
+            self.y, d, self.smoothing, self.kernel, self.epsilon, self.powers
+        )
+        p, r = len(self.y), len(self.powers)
+        functions = lhs[:p, :p]
+        balance = _balance(np.maximum(functions.max(axis=0), -functions.min(axis=0)), r)
+        lu, pivots, coeffs, info = dgesv(lhs, rhs, overwrite_a=True, overwrite_b=True)
+        if info:
+            return None
+        self._shift, self._scale = shift, scale
+        self._coeffs = coeffs[:, : self.d.shape[1]]
+        solution, _ = dgetrs(lu, pivots, balance[:, None] * _probes(p + r))
+        response = _response(solution, balance)[None]
+        loss = _loss(coeffs, d, balance)
+        return _suspicious(self.y[None], response, loss[None]), response
+
+    def _look(self, found: tuple[np.ndarray, np.ndarray] | None) -> None:
+        """Warn if the system of all sites is nearly singular."""
+        sites = np.arange(len(self.y))[None]
+        if found is None and self.kernel in _RADIAL:
+            # SciPy has solved it by itself, so it is solved once more.
+            local = self._fit_local(sites)
+            found = local.suspicious, local.response
+        suspicious, response = found or (np.zeros(1, bool), None)
+        if suspicious[0] or self._repeated.max(initial=-1) >= 0:
+            what = f"The system of all {sites.size} sites is"
+            _warn_singular(what, np.asarray(self.y), self._repeated, sites, response, 3)
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
         if isinstance(state, dict):  # of SciPy before 1.17
             state = {key: value for key, value in state.items() if key not in _MADE}
         return state
+
+    @cached_property
+    def _repeated(self) -> np.ndarray:
+        return _repeated(np.asarray(self.y), np.asarray(self.smoothing))
 
     @cached_property
     def _radial(self) -> _Radial:
@@ -511,6 +802,11 @@ class RBFInterpolator(_SciPy):
 
     def _evaluate(self, kind: Kind, x: ArrayLike) -> np.ndarray:
         """Components of a functional at points, (Q, S, components)."""
+        if self.kernel not in _RADIAL:
+            raise NotImplementedError(
+                f"Derivatives of the kernel {self.kernel!r} are not known here; they are of "
+                f"{', '.join(map(repr, _RADIAL))}. Values are SciPy's."
+            )
         points = np.asarray(x, dtype=np.float64, order="C")
         if points.ndim != 2:
             raise ValueError("`x` must be a 2-dimensional array.")
@@ -529,46 +825,75 @@ class RBFInterpolator(_SciPy):
 
     def _evaluate_neighbors(self, kind: Kind, x: np.ndarray) -> np.ndarray:
         k, r = self.neighbors, len(self.powers)
-        threads = _core.config()["threads"]
         _check_system(k, r)
         out = np.empty((len(x), self.d.shape[1], _size(kind, x.shape[1])))
-        _, found = self._tree.query(x, k, workers=threads if len(x) * k > _LARGE else 1)
         if not len(x):
             return out
-        # Points with the same neighbors share a system.
-        sets, inverse = np.unique(
-            np.sort(found.reshape(len(x), k), axis=1), axis=0, return_inverse=True
-        )
-        inverse = inverse.ravel()
+        threads = _core.config()["threads"] if len(x) * k > _LARGE else 1
+        sets, inverse = self._neighborhoods(x, threads)
         order = np.argsort(inverse, kind="stable")
         counts = np.bincount(inverse, minlength=len(sets))
         stops = np.cumsum(counts)
 
-        def evaluate(some: slice) -> None:
+        def evaluate(some: slice) -> tuple[np.ndarray, np.ndarray]:
             with np.errstate(all="ignore"):
                 local = self._fit_local(sets[some])
                 first = stops[some.start] - counts[some.start]
-                points = order[first : stops[min(some.stop, len(sets)) - 1]]
+                points = order[first : stops[some.stop - 1]]
                 many = counts[some] * k > _LARGE
                 for g in np.nonzero(many)[0]:
                     these = points[inverse[points] == some.start + g]
                     out[these] = local.sum(int(g))(kind, x[these])
                 rest = points[~many[inverse[points] - some.start]]
                 out[rest] = local(kind, x[rest], inverse[rest] - some.start)
+                suspicious = local.suspicious
+            if self._repeated.max(initial=-1) >= 0:
+                groups = np.sort(self._repeated[sets[some]], axis=1)
+                twice = (groups[:, 1:] == groups[:, :-1]) & (groups[:, 1:] >= 0)
+                suspicious |= twice.any(axis=1)
+            found = np.nonzero(suspicious)[0]
+            return some.start + found, local.response[found]
 
-        step = max(1, _BATCH // (k + r) ** 2)
-        pieces = [slice(start, start + step) for start in range(0, len(sets), step)]
-        if min(threads, len(pieces)) == 1:
-            for piece in pieces:
-                evaluate(piece)
-            return out
-        pool = ThreadPoolExecutor(threads)
-        try:
-            for _ in pool.map(evaluate, pieces):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
+        singular, response = (
+            np.concatenate(parts)
+            for parts in zip(
+                *_each(evaluate, len(sets), max(1, _BATCH // (k + r) ** 2), threads), strict=True
+            )
+        )
+        if len(singular):
+            what = f"{len(singular)} of {len(sets)} systems of {k} neighbors are"
+            _warn_singular(what, self.y, self._repeated, sets[singular], response, 4)
         return out
+
+    def _neighborhoods(self, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Different sets of neighbors (G, K), in the order of points, and which is each point's.
+
+        Points with the same neighbors share a system. Sets are told apart by sums of random
+        numbers that their members have, which is much faster than by their members.
+        """
+        k = self.neighbors
+        numbers = np.random.default_rng(0).integers(2**64, size=len(self.y), dtype=np.uint64)
+        found = np.empty((len(x), k), dtype=np.intp)
+        sums = np.empty(len(x), dtype=np.uint64)
+
+        def query(some: slice) -> None:
+            # Not with several workers: these threads would read what is freed after an exception.
+            _, nearest = self._tree.query(x[some], k)
+            found[some] = np.sort(nearest.reshape(-1, k), axis=1)
+            sums[some] = numbers[found[some]].sum(axis=1, dtype=np.uint64)
+
+        step = 1 + min(_BATCH // k, _VISITS // max(1, self.y.size))
+        _each(query, len(x), step, threads)
+        _, first, inverse = np.unique(sums, return_index=True, return_inverse=True)
+
+        def same(some: slice) -> bool:
+            return np.array_equal(found[some], found[first[inverse[some]]])
+
+        if not all(_each(same, len(x), step, 1)):
+            _, first, inverse = np.unique(found, axis=0, return_index=True, return_inverse=True)
+            inverse = inverse.ravel()
+        order = np.argsort(first)
+        return found[first[order]], np.argsort(order)[inverse]
 
     def _fit_local(self, sets: np.ndarray) -> _Local:
         arrays = (self.y[sets], self.d[sets], self.smoothing[sets])
@@ -610,6 +935,8 @@ class RBFInterpolator(_SciPy):
         ValueError
             If `x` has another number of dimensions or columns.
         """
+        if self.kernel not in _RADIAL:
+            return super().__call__(x)
         return self._shaped(self._evaluate(Value, x), 0)
 
     def gradient(self, x: ArrayLike, *, return_value: bool = False) -> Any:

@@ -384,3 +384,88 @@ def test_bad_points(points, message):
 def test_points_must_be_real():
     with pytest.raises(TypeError, match=r"^X must be real"):
         check_kernel_derivatives(RBF(1.0), X * 1j)
+
+
+# --- steps in proportion, and what has not converged ---------------------------------------------
+
+
+@pytest.mark.parametrize("s", [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e9])
+def test_functions_of_any_scale(s):
+    """A share of 1e-9 of rounding at the worst step, 1e-6 for second derivatives."""
+    for x in (0.0, s, -s / 3):
+        slope = np.exp(x / s) / s
+        assert numerical_jacobian(lambda x: np.exp(x / s), x) == pytest.approx(slope, rel=1e-9)
+        found = numerical_hessian(lambda x: np.exp(x / s), x)
+        assert found == pytest.approx(slope / s, rel=1e-6)
+
+
+def test_steps_of_entries_and_offsets():
+    assert numerical_hessian(lambda x: (x**3).sum(), [1e6]) == pytest.approx(6e6, rel=1e-9)
+    found = numerical_jacobian(lambda x: np.sin(x / 1e-6), 1e-6)
+    assert found == pytest.approx(np.cos(1) * 1e6, rel=1e-9)
+    mixed = numerical_jacobian(lambda x: np.sin(x[0] / 1e-6) + (x[1] / 1e6) ** 3, [1e-6, 1e6])
+    np.testing.assert_allclose(mixed, [np.cos(1) * 1e6, 3e-6], rtol=1e-9)
+    assert numerical_jacobian(np.sin, 1e6) == pytest.approx(np.cos(1e6), rel=1e-6)
+    np.testing.assert_allclose(np.diag(numerical_jacobian(np.log, [1e-9, 1.0])), [1e9, 1])
+
+
+def test_scale_of_the_user():
+    found = numerical_jacobian(lambda x: np.sin(x / 1e-13), 0.0, scale=1e-13)
+    assert found == pytest.approx(1e13, rel=1e-9)
+    found = numerical_jacobian(lambda x: np.sin(x * [1e6, 1e-6]), [0, 0], scale=[1e-6, 1e6])
+    np.testing.assert_allclose(np.diag(found), [1e6, 1e-6], rtol=1e-9)
+
+
+NO_DERIVATIVES = {
+    "kink": (np.abs, 0.0),
+    "edge": (np.sqrt, 0.0),
+    "root": (np.cbrt, 0.0),
+    "jump": (np.floor, 1.0),
+    "NaN": (lambda x: np.nan * x, 1.0),
+    "too fine": (lambda x: np.sin(1e17 * x), 1.0),
+}
+
+
+@pytest.mark.parametrize("case", NO_DERIVATIVES)
+def test_no_derivative(case):
+    func, x = NO_DERIVATIVES[case]
+    with pytest.warns(numeric.DerivativeWarning, match="1 of 1 derivatives have not converged"):
+        numerical_jacobian(func, x)
+    assert np.isnan(numerical_jacobian(func, x, on_failure="nan"))
+    numerical_jacobian(func, x, on_failure="ignore")
+
+
+def test_no_second_derivative():
+    with pytest.warns(numeric.DerivativeWarning, match="numerical_hessian"):
+        numerical_hessian(lambda x: x * abs(x), 0.0)
+
+
+@pytest.mark.parametrize("function", [numerical_jacobian, numerical_hessian])
+def test_bad_options(function):
+    for options, message in (
+        ({"scale": -1.0}, r"^scale is \[-1. -1.\]; it must be positive"),
+        ({"scale": [1.0, 2.0, 3.0]}, r"^scale has shape \(3,\); it may be"),
+        ({"scale": 1.0, "initial_step": 1.0}, "only one of them"),
+        ({"on_failure": "raise"}, "^on_failure is 'raise'; it may be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(np.sum, [1.0, 2.0], **options)
+
+
+def test_what_cannot_be_checked_is_not_called_ok():
+    """Second derivatives of a rough kernel are known by as much as they are large."""
+    points = np.random.default_rng(0).normal(size=(4, 2))
+    report = check_kernel_derivatives(Matern([1.0, 2.0], nu=1.5) * DotProduct(1.0), points)
+    check = report.tensors["hessian[xy]"]
+    assert 0 < check.n_unchecked < check.size
+    assert check.tolerance <= 0.1 * abs(check.value) or check.value == 0
+    assert f"{check.n_unchecked} cannot be checked here" in str(check)
+    assert report.tensors["gradient[x]"].n_unchecked == 0
+
+
+@pytest.mark.parametrize("s", [1e-6, 1e6])
+def test_kernels_of_any_length_scale(s, broken):
+    assert check_kernel_derivatives(RBF(0.8 * s), X * s, Y * s).ok
+    broken("hessian", lambda tensor: tensor * (1 + 1e-6), only="xy")
+    with pytest.raises(DerivativeError):
+        check_kernel_derivatives(RBF(0.8 * s), X * s, Y * s)

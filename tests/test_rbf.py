@@ -888,3 +888,217 @@ def test_memory_of_neighborhoods(monkeypatch):
     monkeypatch.setattr(rbf, "memory_limit", lambda: 500.0)
     with pytest.raises(MemoryError, match="8 points and 3 monomials"):
         f(Y[:1])
+
+
+# ----------------------------------------------------------------- systems that are singular
+
+OFF = np.array([[0.2, 0.3], [0.7, 0.1]])
+SITES = scattered(20, 2)
+
+
+def repeated(delta=0.0, d=None):
+    """Sites of which 3 and 21 are the same, or nearly so; and data of them that differ."""
+    y = np.concatenate([SITES, SITES[5:6] + 2, SITES[3:4] + delta])
+    return y, np.sin(3 * y[:, 0]) + np.arange(22) // 21 if d is None else d
+
+
+def warned(call):
+    """What an evaluation or a fit says: text of the warning or error."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        try:
+            call()
+        except np.linalg.LinAlgError as error:
+            return f"LinAlgError {error}"
+    assert {w.category for w in found} <= {scipy.linalg.LinAlgWarning}
+    assert {w.filename for w in found} <= {__file__}
+    return " ".join(str(w.message) for w in found)
+
+
+@pytest.mark.parametrize("data", [None, np.ones(22)], ids=["other data", "same data"])
+@kernels
+def test_repeated_sites(kernel, data):
+    y, d = repeated(d=data)
+    said = warned(lambda: RBFInterpolator(y, d, kernel=kernel, epsilon=2.0))
+    assert "LinAlgError" in said or "sites 3 and 21 are the same" in said
+
+
+@methods
+@pytest.mark.parametrize("delta", [0.0, 1e-15])
+def test_repeated_neighbors(delta, method):
+    y, d = repeated(delta)
+    f = RBFInterpolator(y, d, 8, kernel="cubic")
+    said = warned(lambda: getattr(f, method)(SITES[3:4] + 0.01))
+    assert "LinAlgError" in said or ("1 of 1 systems" in said and "sites 3 and 21" in said)
+    # Nobody is told of sites that are not neighbors.
+    assert warned(lambda: getattr(f, method)(SITES[5:6] + 2)) == ""
+
+
+@pytest.mark.parametrize("delta", [1e-13, 1e-10, 1e-7])
+@pytest.mark.parametrize("kernel", ["cubic", "quintic", "gaussian"])
+def test_nearly_repeated_sites(kernel, delta):
+    said = warned(lambda: RBFInterpolator(*repeated(delta), kernel=kernel, epsilon=2.0))
+    assert "LinAlgError" in said or "sites 3 and 21 are" in said
+
+
+@pytest.mark.parametrize("neighbors", [None, 6])
+def test_sites_on_a_line(neighbors):
+    """In decimals, so that rounding hides it from LAPACK."""
+    t = np.arange(8) / 10 + 0.1
+    f = warned(lambda: RBFInterpolator(np.stack([t, 0.3 * t + 0.7], 1), t**2, neighbors)(OFF))
+    assert "LinAlgError" in f or "lie on a line" in f
+
+
+@pytest.mark.parametrize("neighbors", [None, 9])
+@pytest.mark.parametrize("c", [1e-9, 1.0, 1e9])
+@kernels
+def test_nothing_is_said_of_good_systems(kernel, c, neighbors):
+    """In any units."""
+    epsilon = 3 / c if RADIAL[kernel][1] == np.inf else 1.0
+    options = {"kernel": kernel, "epsilon": epsilon, "neighbors": neighbors}
+    d = repeated()[1]
+    assert warned(lambda: RBFInterpolator(SITES * c, d[:20], **options)(OFF * c)) == ""
+
+
+@pytest.mark.parametrize("neighbors", [None, 9])
+@kernels
+def test_nothing_is_said_of_sites_that_smoothing_tells_apart(kernel, neighbors):
+    """Be it as large as it may."""
+    smoothing = np.array([1.0] * 3 + [1e16] + [1.0] * 18)
+    options = {"kernel": kernel, "epsilon": 3.0, "neighbors": neighbors, "smoothing": smoothing}
+    assert warned(lambda: RBFInterpolator(*repeated(), **options)(OFF)) == ""
+
+
+def test_flat_functions_are_singular_and_good():
+    """Nothing is said where the lost directions are not seen in values."""
+    y = np.linspace(0, 1, 30)[:, None]
+    f = RBFInterpolator(y, np.sin(3 * y[:, 0]), kernel="gaussian", epsilon=1.0)
+    # Coefficients of 1e8 at most, as the loss of 1e-5 that is not warned of says.
+    np.testing.assert_allclose(f(y), np.sin(3 * y[:, 0]), rtol=0, atol=1e-5)
+
+
+def test_condition_without_the_means_of_scipy(monkeypatch):
+    """Where SciPy does not hand out its system, it is made once more."""
+    monkeypatch.setattr(rbf, "_build_system", None)
+    y, d = repeated(1e-13)
+    assert "sites 3 and 21" in warned(lambda: RBFInterpolator(y, d, kernel="cubic"))
+    assert warned(lambda: RBFInterpolator(SITES, d[:20], kernel="cubic")) == ""
+
+
+def test_fit_is_the_same_to_the_bit():
+    ours, theirs = (fitted("gaussian", epsilon=2.0, cls=c) for c in (RBFInterpolator, SciPy))
+    np.testing.assert_array_equal(ours._coeffs, theirs._coeffs)
+
+
+@methods
+def test_sums_of_neighbors_that_collide(method, monkeypatch):
+    """Sets of neighbors are told apart even if all random numbers are the same."""
+    f, x = fitted("cubic", n=40, neighbors=9), scattered(60, 2, 1)
+    desired = getattr(f, method)(x)
+
+    class Same:
+        def integers(self, *args, size, dtype):
+            return np.ones(size, dtype)
+
+    monkeypatch.setattr(rbf.np.random, "default_rng", lambda seed: Same())
+    np.testing.assert_array_equal(getattr(f, method)(x), desired)
+
+
+# --------------------------------------------------------------- kernels that are not known here
+
+
+@pytest.mark.parametrize("neighbors", [None, 9])
+def test_unknown_kernels(neighbors, monkeypatch):
+    """As SciPy does; derivatives are not known."""
+    monkeypatch.delitem(rbf._RADIAL, "cubic")
+    ours, theirs = (fitted("cubic", neighbors=neighbors, cls=c) for c in (RBFInterpolator, SciPy))
+    x = scattered(30, 2, 1)
+    np.testing.assert_array_equal(ours(x), theirs(x))
+    for method in ("gradient", "hessian", "laplacian"):
+        with pytest.raises(NotImplementedError, match=r"kernel 'cubic' are not known here"):
+            getattr(ours, method)(x)
+    with pytest.raises(ValueError, match="`kernel` must be one of"):
+        RBFInterpolator(Y, Y, kernel="cubik")
+
+
+def test_kernels_of_another_scipy(monkeypatch):
+    """A name that is only in SciPy's list, fitted and evaluated by SciPy's functions."""
+    from scipy.interpolate import _rbfinterp
+
+    backend = getattr(_rbfinterp, "_rbfinterp_np", _rbfinterp)
+
+    def renamed(function):
+        def call(*args):
+            return function(*("cubic" if isinstance(a, str) else a for a in args))
+
+        return call
+
+    for name in ("_build_system", "_build_evaluation_coefficients"):
+        monkeypatch.setattr(backend, name, renamed(getattr(backend, name)))
+    monkeypatch.setattr(_rbfinterp, "_AVAILABLE", {*_rbfinterp._AVAILABLE, "wendland"})
+    y, x = scattered(20, 2), scattered(9, 2, 1)
+    f = RBFInterpolator(y, y[:, 0], kernel="wendland", epsilon=1.0, degree=1)
+    np.testing.assert_allclose(f(x), x[:, 0], atol=1e-12)
+    with pytest.raises(NotImplementedError, match="'wendland'"):
+        f.gradient(x)
+
+
+# --------------------------------------------------------------- what outlives an exception
+
+OUTLIVED = """
+import os, signal, threading, time
+import numpy as np
+from kerneldiff import RBFInterpolator
+signal.signal(signal.SIGINT, signal.default_int_handler)
+y = np.random.default_rng(0).random((5000, 3))
+f = RBFInterpolator(y, y[:, 0], neighbors=50, kernel="cubic")
+for _ in range(2):
+    timer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        f(np.random.default_rng(1).random((300_000, 3)))
+        print("finished")
+    except KeyboardInterrupt:
+        left = [t for t in threading.enumerate() if t not in (threading.main_thread(), timer)]
+        print("interrupted", len(left), flush=True)
+    kept = [np.random.default_rng(j).random(100_000) for j in range(40)]
+    time.sleep(0.2)
+"""
+
+
+def test_no_thread_outlives_an_interrupt():
+    """Threads of SciPy's tree went on, and read what had been freed."""
+    assert run_python(OUTLIVED, threads=2) == "interrupted 0\n" * 2
+
+
+NO_COLUMNS = """
+import numpy as np
+from kerneldiff import RBFInterpolator
+y = np.random.default_rng(0).random((15, 2))
+for _ in range(100):
+    f = RBFInterpolator(y, np.zeros((15, 0)), kernel="gaussian", epsilon=2.0)
+    assert f(y).shape == (15, 0)
+    assert f.hessian(y).shape == (15, 0, 2, 2)
+print("alive")
+"""
+
+
+def test_data_without_columns():
+    """Nothing is written where there is no memory for it: glibc ends such a process."""
+    assert run_python(NO_COLUMNS) == "alive\n"
+
+
+def test_tree_has_no_threads_of_its_own():
+    """They would go on after an exception."""
+    f = fitted("cubic", n=40, neighbors=9)
+    tree, asked = f._tree, []
+
+    class Tree:
+        def query(self, x, k, **options):
+            asked.append(options)
+            return tree.query(x, k, **options)
+
+    f._tree = Tree()
+    f(scattered(5000, 2, 1))
+    assert asked
+    assert all(options.get("workers", 1) == 1 for options in asked)
