@@ -20,7 +20,7 @@ import scipy.interpolate
 from numpy.typing import ArrayLike
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import memory_limit
+from kerneldiff._validation import check_names, column_names, memory_limit, unmasked
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -369,10 +369,9 @@ _SciPy = scipy.interpolate.RBFInterpolator
 _SIGNATURE = inspect.signature(_SciPy)
 
 
-def _check_fit(*args: Any, **kwargs: Any) -> None:
+def _check_fit(arguments: dict[str, Any]) -> None:
     """Raise MemoryError if SciPy's constructor would make a system that is too large."""
     try:
-        arguments = _SIGNATURE.bind(*args, **kwargs).arguments
         n = len(arguments["y"])
     except TypeError:
         return  # SciPy says what is wrong
@@ -423,7 +422,8 @@ class RBFInterpolator(_SciPy):
     ------
     ValueError, numpy.linalg.LinAlgError
         SciPy's, word for word: for a kernel or degree that there is not, fewer points than the
-        polynomial needs, points that it cannot tell apart, ...
+        polynomial needs, points that it cannot tell apart, ... And for masked entries, of which
+        SciPy would take what is under the mask.
     MemoryError
         If the linear system of all points is larger than the memory this process may use.
 
@@ -472,17 +472,38 @@ class RBFInterpolator(_SciPy):
     _scale: np.ndarray
     _tree: Any
 
+    # Names of the columns of y, if it had any.
+    _names: np.ndarray | None = None
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "RBFInterpolator":
-        """Look at the memory, not in __init__: SciPy's warnings name the line that calls that."""
+        """Check here, and not in __init__: SciPy's warnings name the line that calls that."""
+        self = super().__new__(cls)
         if (args or kwargs) and cls.__init__ is _SciPy.__init__:
-            _check_fit(*args, **kwargs)
-        return super().__new__(cls)
+            try:
+                arguments = _SIGNATURE.bind(*args, **kwargs).arguments
+            except TypeError:
+                return self  # SciPy says what is wrong
+            for name in arguments.keys() & {"y", "d", "smoothing"}:
+                unmasked(arguments[name], name)
+            _check_fit(arguments)
+            names = column_names(arguments["y"])
+            if names is not None:
+                self._names = names
+        return self
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
-        if isinstance(state, dict):  # of SciPy before 1.17
-            state = {key: value for key, value in state.items() if key not in _MADE}
-        return state
+        if isinstance(state, dict):  # of SciPy before 1.17, with the names in it
+            return {key: value for key, value in state.items() if key not in _MADE}
+        return state if self._names is None else {"scipy": state, "names": self._names}
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and state.keys() == {"scipy", "names"}:
+            self._names, state = state["names"], state["scipy"]
+        if hasattr(_SciPy, "__setstate__"):
+            super().__setstate__(state)  # type: ignore[misc]
+        else:
+            self.__dict__.update(state)
 
     @cached_property
     def _radial(self) -> _Radial:
@@ -499,6 +520,9 @@ class RBFInterpolator(_SciPy):
 
     def _evaluate(self, kind: Kind, x: ArrayLike) -> np.ndarray:
         """Components of a functional at points, (Q, S, components)."""
+        if type(x) is not np.ndarray:
+            check_names(self._names, column_names(x), "y", "x")
+            x = unmasked(x, "x")
         points = np.asarray(x, dtype=np.float64, order="C")
         if points.ndim != 2:
             raise ValueError("`x` must be a 2-dimensional array.")
@@ -596,7 +620,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
         """
         return self._shaped(self._evaluate(Value, x), 0)
 
@@ -620,7 +645,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------
@@ -654,7 +680,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------
@@ -682,7 +709,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------

@@ -41,7 +41,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kerneldiff._validation import check_fits, fit_context
+from kerneldiff._validation import check_fits, fit_context, unmasked
 from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
 # Up to this many weights, Gauss-Newton steps; beyond, L-BFGS. A step costs about 30 P³ operations:
@@ -416,7 +416,7 @@ def _checked_weights(sample_weight: Any, n: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     weights = check_array(
-        sample_weight,
+        unmasked(sample_weight, "sample_weight"),
         ensure_2d=False,
         dtype=np.float64,
         ensure_min_samples=0,
@@ -635,6 +635,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         sizes = _layer_sizes(self.hidden_layer_sizes, self.n_components)
+        X, y = unmasked(X, "X"), unmasked(y, "y")
         X, y = validate_data(
             self, X, y, dtype=np.float64, order="C", multi_output=True, y_numeric=True
         )
@@ -710,6 +711,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _standardized(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
+        X = unmasked(X, "X")
         return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
