@@ -561,11 +561,13 @@ class GaussianProcessRegressor(_Base):
         X : array-like of shape (N, D) or list of object
             Points.
         y : array-like of shape (N,) or (N, T), or None
-            Values there. NaN stands for values that were not observed, and None for all of them, if
-            there are `dy` or `observations`.
+            Values there. NaN, or a mask, stands for values that were not observed, and None for all
+            of them, if there are `dy` or `observations`.
         dy : array-like of shape (N, D) or (N, T, D), default=None
-            Gradients there, with respect to the columns of X. NaN stands for entries that were not
-            observed.
+            Gradients there, with respect to the columns of X, in the units of `y` over those of X.
+            NaN, or a mask, stands for entries that were not observed. If it is a frame that names
+            columns of X, they must be in the order of X; other names, such as "dy/dx", are not
+            compared.
         observations : Observations or list of tuple, default=None
             Observed functionals, at any points.
 
@@ -590,6 +592,12 @@ class GaussianProcessRegressor(_Base):
         Notes
         -----
         If it fails, whatever the reason, the estimator is as it was before.
+
+        In a pipeline, a scaler before the estimator, or a
+        `sklearn.compose.TransformedTargetRegressor` around it, changes the units of X or y and
+        hands on `dy` and `observations` as they are. Nothing here can notice that, and the model is
+        silently wrong. Use ``scale_X=True`` and ``normalize_y=True`` instead, which scale
+        derivatives along.
 
         Examples
         --------

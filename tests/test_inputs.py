@@ -624,3 +624,26 @@ def test_expansion_of_a_support_vector_machine():
     assert single([[0.0, 0.0]]).shape == (1, 1)
     with pytest.raises(ValueError, match=r"\(6,\) or \(6, T\)"):
         kd.expansion(RBF(), X, Y[None, :4])
+
+
+# --------------------------------------------------------------------------------------------------
+# Pictures
+# --------------------------------------------------------------------------------------------------
+
+
+def test_pictures_compare_names_and_see_masks():
+    plot = pytest.importorskip("kerneldiff.plot")
+    pytest.importorskip("matplotlib")
+    gp, basis = model().fit(frame(X), Y), kd.TanhBasis(3, random_state=0).fit(frame(X))
+    for call in (
+        lambda P: plot.GaussianProcessDisplay.from_estimator(gp, P, features=["load"]),
+        lambda P: plot.JacobianDisplay.from_estimator(basis, P, feature="load"),
+        lambda P: plot.SensitivityDisplay.from_estimator(gp, P),
+        lambda P: plot.KernelMatrixDisplay.from_kernel(KERNEL, frame(X), P),
+    ):
+        with pytest.raises(ValueError, match=ORDER):
+            call(swapped(Z))
+        with pytest.raises(ValueError, match="has masked entries"):
+            call(masked(Z))
+    with pytest.raises(ValueError, match="y has masked entries"):
+        plot.SensitivityDisplay.from_estimator(gp, frame(X), masked(Y))
