@@ -133,6 +133,8 @@ def real_array(
     TypeError
         If it is a kernel or sparse, or cannot be made an array.
     """
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
     if isinstance(value, Kernel):
         raise TypeError(
             f"{name} is a kernel, {value!r}, and no array; functions that take a kernel take it "
@@ -272,7 +274,7 @@ def column_names(X: Any) -> np.ndarray | None:
     TypeError
         If some of the names are strings, and others are not.
     """
-    if isinstance(X, np.ndarray | list | tuple):
+    if type(X) is np.ndarray or isinstance(X, np.ndarray | list | tuple):
         return None
     names: np.ndarray | None = _get_feature_names(X)
     return names

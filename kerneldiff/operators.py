@@ -602,8 +602,30 @@ class CovarianceOperator(LinearOperator):
     # SciPy makes arrays of what is to be multiplied, and drops masks.
 
     def dot(self, x: Any) -> Any:
-        """Multiply by a vector, a block of vectors, an operator or a number."""
+        """Multiply by what is on the right, as ``@`` and ``*`` do.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_cols,) or (n_cols, K), LinearOperator or number
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, K), or LinearOperator
+        """
         return super().dot(_operand(x))
+
+    def matmat(self, X: Any) -> np.ndarray:
+        """Multiply by a block of vectors.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cols, K)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, K)
+        """
+        return super().matmat(_operand(X))
 
     def _rdot(self, x: Any) -> Any:
         return super()._rdot(_operand(x))  # type: ignore[misc]
@@ -939,7 +961,9 @@ class CovarianceOperator(LinearOperator):
 
 def _operand(x: Any) -> Any:
     """What an operator is to be multiplied by, without masks."""
-    return x if isinstance(x, LinearOperator) or np.isscalar(x) else unmasked(x, "the vector")
+    if type(x) is np.ndarray or isinstance(x, LinearOperator) or np.isscalar(x):
+        return x
+    return unmasked(x, "the vector")
 
 
 def _size(sides: list[_Side]) -> int:

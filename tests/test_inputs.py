@@ -382,6 +382,7 @@ REFUSED = {
     "points of an expansion": (lambda M: kd.expansion(KERNEL, X, Y)(M(Z)), "X"),
     "operand": (lambda M: _operator() @ M(Y), "the vector"),
     "operand block": (lambda M: _operator() @ M(DY), "the vector"),
+    "matmat": (lambda M: _operator().matmat(M(DY)), "the vector"),
     "operand on the left": (lambda M: M(Y) @ _operator(), "the vector"),
     "noise of an operator": (lambda M: _operator_with(M(Y**2)), "noise"),
     "weights of a contraction": (lambda M: _operator().vjp(M(np.eye(6))), "W"),
