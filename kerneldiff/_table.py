@@ -474,6 +474,8 @@ def fit(
             max_condition=None if dy is None else 1e10,
         )
         model.fit(X[some], y[some], None if dy is None else dy[some])
+        # As after a fit to a frame, which would need pandas.
+        model.feature_names_in_ = np.array(data.features, dtype=object)
         # The usual one is what a model that was saved shall have.
         return model.set_params(optimizer="fmin_l_bfgs_b")
 
@@ -756,7 +758,7 @@ def _print_loading(saved: Path, data: Data) -> None:
         lines = ["import joblib", f"model = joblib.load({path!r})  # only what you trust"]
     names = ", ".join(data.features[:8]) + (", ..." if len(data.features) > 8 else "")
     lines += [
-        f"mean, std = model.predict(X, return_std=True)  # columns of X: {names}",
+        f"mean, std = model.predict(X, return_std=True)  # a frame with the columns {names}",
         "slopes = model.predict_gradient(X)",
     ]
     print("\nTo use the model:\n\n    " + "\n    ".join(lines))

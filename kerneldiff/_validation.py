@@ -1,12 +1,17 @@
 """Checks of what users pass, made before any work starts.
 
 A C-contiguous array of floats takes a short way: its dimensions and one sum are looked at.  All
-else goes through scikit-learn's own checks, and so has scikit-learn's own messages.
+else is made an array of numbers in one place, `real_array`, which knows what NumPy and
+scikit-learn would drop or guess without a word: masks, missing values in frames of objects, text.
+Then it goes through scikit-learn's own checks, and so has scikit-learn's own messages.
+
+Names of columns are read as scikit-learn reads them, and compared by whoever gets two sets of them.
 """
 
 import functools
 import math
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +20,10 @@ import numpy as np
 import scipy.sparse
 from sklearn import get_config
 from sklearn.base import _fit_context
+from sklearn.gaussian_process.kernels import Kernel
 from sklearn.utils import check_array
+from sklearn.utils._missing import is_pandas_na
+from sklearn.utils.validation import _get_feature_names
 
 # Reused outputs beyond this size are written past the caches: they would not stay there anyway.
 STREAM_BYTES = 2**25
@@ -31,6 +39,140 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def fit_context(method: _Method) -> _Method:
     """scikit-learn's check of an estimator's parameters before `fit`, with the types kept."""
     return _fit_context(prefer_skip_nested_validation=True)(method)
+
+
+def _hides(value: Any) -> bool:
+    """Whether some entries are masked, of an array or of arrays in lists."""
+    if isinstance(value, np.ma.MaskedArray):
+        return value.dtype.names is None and bool(np.ma.is_masked(value))
+    if isinstance(value, list | tuple):
+        kinds = set(map(type, value))
+        return any(issubclass(kind, np.ma.MaskedArray | list | tuple) for kind in kinds) and any(
+            map(_hides, value)
+        )
+    return False
+
+
+def _filled(value: Any) -> Any:
+    """What may hold masked entries, with NaN in their place."""
+    if isinstance(value, np.ma.MaskedArray):
+        integers = value.dtype.kind in "biu"
+        return np.ma.filled(value.astype(np.float64) if integers else value, np.nan)
+    return [_filled(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def unmasked(value: Any, name: str, *, missing: bool = False) -> Any:
+    """Return what was passed without masks, which NumPy drops with all that they hide.
+
+    Parameters
+    ----------
+    value : object
+        Whatever it is, it is returned as it came if it has no masks and NumPy can read it: a frame
+        keeps its names.
+    name : str
+        What the argument is called in messages.
+    missing : bool, default=False
+        Whether NaN stands for what is masked; else masked entries are an error.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If there are masked entries, unless they may be missing.
+    TypeError
+        If it refuses to be made an array.
+    """
+    if type(value) is np.ndarray:
+        return value
+    array = value
+    if not isinstance(value, np.ndarray | list | tuple):
+        if hasattr(value, "columns") or hasattr(value, "iloc"):
+            return value
+        try:
+            if hasattr(value, "__array__"):
+                # As variables of netCDF files, it may make an array with a mask.
+                array = np.asanyarray(value)
+            elif hasattr(value, "__dlpack__"):
+                array = np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(f"{name} cannot be made an array: {error}") from None
+    if _hides(array):
+        if not missing:
+            raise ValueError(f"{name} has masked entries; all of it must be numbers.")
+        return _filled(array)
+    return np.asarray(array) if isinstance(array, np.ma.MaskedArray) else array
+
+
+def real_array(
+    value: Any, name: str, *, missing: bool = False, error: type[Exception] = ValueError
+) -> np.ndarray:
+    """Return an array of numbers, of any shape, of whatever can be read as one.
+
+    Parameters
+    ----------
+    value : object
+        An array, a sequence, a frame, or what NumPy can make an array of. Objects that are numbers
+        become float64.
+    name : str
+        What the argument is called in messages.
+    missing : bool, default=False
+        Whether NaN stands for what is masked, None or NA; else these are errors. NaN itself is
+        left to the caller.
+    error : type of exception, default=ValueError
+        What to raise if it is of a wrong type.
+
+    Returns
+    -------
+    ndarray
+        Of booleans, integers or floats.
+
+    Raises
+    ------
+    ValueError
+        If it has masked entries, unless they may be missing, or if it is ragged.
+    TypeError
+        If it is a kernel or sparse, or cannot be made an array.
+    """
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
+    if isinstance(value, Kernel):
+        raise TypeError(
+            f"{name} is a kernel, {value!r}, and no array; functions that take a kernel take it "
+            "first."
+        )
+    if scipy.sparse.issparse(value):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}; it may be a dense array.")
+    value = unmasked(value, name, missing=missing)
+    try:
+        array = np.asarray(value)
+    except ValueError as ragged:
+        raise ValueError(f"{name} cannot be made an array: {ragged}") from None
+    if array.dtype.kind == "O" and array.ndim:
+        return _numbers(array, name, missing, error)
+    if array.dtype.kind not in "biuf":
+        kind = array.dtype if array.ndim or array.dtype.kind != "O" else type(value).__name__
+        raise error(f"{name} is of type {kind}; it may hold real numbers.")
+    return array
+
+
+def _numbers(array: np.ndarray, name: str, missing: bool, error: type[Exception]) -> np.ndarray:
+    """An array of objects as float64."""
+    of_type = f"{name} is of type object and holds"
+    kinds = set(map(type, array.flat))
+    if any(issubclass(kind, str | bytes) for kind in kinds):
+        raise error(f"{of_type} text; it may hold real numbers.")
+    absent = [v is None or v is np.ma.masked or is_pandas_na(v) for v in array.flat]
+    if any(absent):
+        if not missing:
+            raise error(f"{of_type} missing values (NaN, None, NA); it may hold real numbers.")
+        array = np.where(np.reshape(absent, array.shape), np.nan, array)
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as reason:
+        raise error(f"{of_type} what is no number: {reason}; it may hold real numbers.") from None
 
 
 def check_points(X: Any, name: str) -> np.ndarray:
@@ -50,9 +192,9 @@ def check_points(X: Any, name: str) -> np.ndarray:
     ------
     ValueError
         If X is not numeric, has another number of dimensions, or is not finite (unless
-        scikit-learn's ``assume_finite`` is set).
+        scikit-learn's ``assume_finite`` is set), or has masked entries.
     TypeError
-        If X is a sparse matrix.
+        If X is a sparse matrix, or a kernel.
     """
     if (
         type(X) is np.ndarray
@@ -65,16 +207,8 @@ def check_points(X: Any, name: str) -> np.ndarray:
         with np.errstate(all="ignore"):
             if math.isfinite(np.add.reduce(X, axis=None)) or get_config()["assume_finite"]:
                 return X
-    dtype: type = np.float64
-    if not scipy.sparse.issparse(X):
-        try:
-            X = np.asarray(X)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be made an array: {error}") from None
-        if X.dtype.kind not in "biufc":
-            raise ValueError(f"{name} is of type {X.dtype}; it may hold real numbers.")
-        if X.dtype.kind == "f" and X.dtype.itemsize == 4:
-            dtype = np.float32
+    X = real_array(X, name)
+    dtype = np.float32 if X.dtype.kind == "f" and X.dtype.itemsize == 4 else np.float64
     try:
         with np.errstate(all="ignore"):
             X = check_array(
@@ -107,12 +241,14 @@ def check_pair(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        As `check_points`, or if the numbers of columns differ.
+        As `check_points`, or if the numbers of columns, or their names, differ.
     """
-    X = check_points(X, "X")
     if Y is None:
+        X = check_points(X, "X")
         return X, X
-    Y = check_points(Y, "Y")
+    if type(X) is not np.ndarray and type(Y) is not np.ndarray:
+        check_names(column_names(X), column_names(Y))
+    X, Y = check_points(X, "X"), check_points(Y, "Y")
     if X.shape[1] != Y.shape[1]:
         raise ValueError(
             f"X has {counted(X.shape[1], 'column')} and Y has {Y.shape[1]}; both must have the "
@@ -122,6 +258,129 @@ def check_pair(X: Any, Y: Any) -> tuple[np.ndarray, np.ndarray]:
         X, Y = X.astype(np.float64, copy=False), Y.astype(np.float64, copy=False)
     return X, Y
 
+
+# ---------------------------------------------------------------------------- names of columns
+
+
+def column_names(X: Any) -> np.ndarray | None:
+    """Return the names of the columns of a frame, as scikit-learn reads them, or None.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    ndarray of str of shape (D,), or None
+
+    Raises
+    ------
+    TypeError
+        If some of the names are strings, and others are not.
+    """
+    if type(X) is np.ndarray or isinstance(X, np.ndarray | list | tuple):
+        return None
+    names: np.ndarray | None = _get_feature_names(X)
+    return names
+
+
+def _compare_names(
+    names: np.ndarray, expected: np.ndarray, begin: str, unseen: str, missing: str, order: str
+) -> None:
+    """Raise ValueError if names differ, and say how in the manner of scikit-learn."""
+    if np.array_equal(names, expected):
+        return
+    groups = [(unseen, set(names) - set(expected)), (missing, set(expected) - set(names))]
+    lines = [begin]
+    for title, group in groups:
+        if group:
+            lines += [title, *(f"- {name}" for name in sorted(map(str, group))[:5])]
+            lines += ["- ..."] * (len(group) > 5)
+    if not any(group for _, group in groups):
+        lines.append(order)
+    raise ValueError("\n".join(lines) + "\n")
+
+
+def check_fitted_names(estimator: Any, names: np.ndarray | None, what: str) -> None:
+    """Compare names of columns with those of a fit: scikit-learn's warnings, and its errors.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With `feature_names_in_`, if it was fitted with names.
+    names : ndarray of str of shape (D,), or None
+    what : str
+        What has these names, for a sentence behind scikit-learn's.
+
+    Raises
+    ------
+    ValueError
+        If there are names, and others in the fit.
+    """
+    expected = getattr(estimator, "feature_names_in_", None)
+    who = type(estimator).__name__
+    if names is not None and expected is not None:
+        _compare_names(
+            names,
+            expected,
+            "The feature names should match those that were passed during fit.",
+            "Feature names unseen at fit time:",
+            "Feature names seen at fit time, yet now missing:",
+            f"Feature names must be in the same order as they were in fit.\n({what})",
+        )
+    elif names is not None:
+        warnings.warn(
+            f"X has feature names, but {who} was fitted without feature names", stacklevel=4
+        )
+    elif expected is not None:
+        warnings.warn(
+            f"X does not have valid feature names, but {who} was fitted with feature names",
+            stacklevel=4,
+        )
+
+
+def check_names(
+    expected: np.ndarray | None, names: np.ndarray | None, x: str = "X", y: str = "Y"
+) -> None:
+    """Raise ValueError if the columns of x and y both have names, and these are not the same."""
+    if expected is not None and names is not None:
+        _compare_names(
+            names,
+            expected,
+            f"The feature names of {y} should match those of {x}.",
+            f"Feature names that {x} does not have:",
+            f"Feature names of {x} that are missing:",
+            f"Feature names must be in the same order as they are in {x}.",
+        )
+
+
+def check_names_along(expected: np.ndarray | None, array: Any, name: str) -> None:
+    """Raise ValueError if what runs along the columns of X names them in another order.
+
+    Names that have none of X's among them are of another kind, such as "dy/dx", and cannot be
+    compared.
+
+    Parameters
+    ----------
+    expected : ndarray of str of shape (D,), or None
+        Names of the columns of X.
+    array : object
+        A frame with one column for each of those of X, and perhaps others before them; or a series
+        with one entry for each. Everything else has no names.
+    name : str
+        What the argument is called in messages.
+    """
+    if expected is None or isinstance(array, np.ndarray | list | tuple):
+        return
+    names = column_names(array)
+    if names is None and hasattr(array, "iloc") and array.ndim == 1:
+        names = np.asarray(array.index, dtype=object)
+    if names is None or set(names).isdisjoint(expected):
+        return
+    check_names(expected, names[-len(expected) :], y=name)
+
+
+# ------------------------------------------------------------------------------------- outputs
 
 # What to do about results that do not fit, where there is no better advice.
 _FEWER = "Take fewer points at a time."

@@ -16,7 +16,17 @@ from numpy.typing import ArrayLike
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import STREAM_BYTES, check_out, check_points, counted
+from kerneldiff._validation import (
+    STREAM_BYTES,
+    check_names,
+    check_names_along,
+    check_out,
+    check_points,
+    column_names,
+    counted,
+    real_array,
+    unmasked,
+)
 from kerneldiff.tensors import add_noise
 
 # Blocks of functionals with masks are made whole, in pieces of this many bytes, and cut.
@@ -41,9 +51,12 @@ class Functional:
 
     mask: np.ndarray | None = None
     V: np.ndarray | None = None
+    # Names of the columns of X, if it had any: whoever puts functionals together compares them.
+    names: np.ndarray | None = None
 
     def __init__(self, X: ArrayLike) -> None:
         self.X = check_points(X, "X")
+        self.names = column_names(X)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +84,8 @@ class _Masked(Functional):
     def __init__(self, X: ArrayLike, *, mask: ArrayLike | None = None) -> None:
         super().__init__(X)
         if mask is not None:
-            array = np.asarray(mask)
+            check_names_along(self.names, mask, "mask")
+            array = np.asarray(unmasked(mask, "mask"))
             if array.dtype != bool:
                 raise ValueError(f"mask is of type {array.dtype}; it must be of type bool.")
             if array.shape != self.shape:
@@ -194,7 +208,8 @@ class Directional(Functional):
 
     def __init__(self, X: ArrayLike, V: ArrayLike) -> None:
         super().__init__(X)
-        array = np.asarray(V)
+        check_names_along(self.names, V, "V")
+        array = real_array(V, "V")
         array = check_points(array if array.ndim != 1 else array[None, :], "V")
         if array.shape[1] != self.X.shape[1] or len(array) not in (1, len(self.X)):
             raise ValueError(
@@ -285,6 +300,8 @@ def check_functionals(value: Any, name: str) -> list[Functional]:
             raise TypeError(
                 f"{name} holds {item!r} of type {type(item).__name__}; it may be one of the "
                 f"functionals {known}, or a list of them."
+                + " The kernel comes first."
+                * isinstance(item, Kernel)
             )
     if not items:
         raise ValueError(f"{name} is empty; it must hold at least one functional.")
@@ -328,12 +345,12 @@ def part_of(functional: Functional, points: slice | np.ndarray) -> Functional:
     return part
 
 
-def common_columns(functionals: list[Functional]) -> int:
-    """Return the number of columns of all points.
+def common_columns(functionals: Sequence[Functional]) -> int:
+    """Return the number of columns of all points, whose names have to be the same, too.
 
     Parameters
     ----------
-    functionals : list of Functional
+    functionals : sequence of Functional
 
     Returns
     -------
@@ -342,7 +359,7 @@ def common_columns(functionals: list[Functional]) -> int:
     Raises
     ------
     ValueError
-        If there are several.
+        If there are several, or if columns have different names or the same in another order.
     """
     columns = {f.X.shape[1] for f in functionals}
     if len(columns) > 1:
@@ -350,6 +367,9 @@ def common_columns(functionals: list[Functional]) -> int:
             f"the points of the functionals have {sorted(columns)} columns; all must have the same "
             "number."
         )
+    named = [f for f in functionals if f.names is not None]
+    for f in named[1:]:
+        check_names(named[0].names, f.names, repr(named[0]), repr(f))
     return columns.pop()
 
 
@@ -417,9 +437,9 @@ def covariance(
     TypeError
         If a part of the kernel cannot be read, or a side holds something else than functionals.
     ValueError
-        If numbers of columns differ, if the kernel is too rough for derivatives on both sides
-        (Matern: order r on both needs nu > r), or if `out` does not fit. `out` is then left as it
-        was.
+        If numbers or names of columns differ, if the kernel is too rough for derivatives on both
+        sides (Matern: order r on both needs nu > r), or if `out` does not fit. `out` is then left
+        as it was.
     MemoryError
         If the result would be larger than the memory this process may use.
 

@@ -27,7 +27,16 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import validate_data
 
 from kerneldiff import _core, _linalg, kernels
-from kerneldiff._validation import counted, fit_context, memory_limit, quietly
+from kerneldiff._validation import (
+    check_fitted_names,
+    check_names_along,
+    counted,
+    fit_context,
+    memory_limit,
+    quietly,
+    real_array,
+    unmasked,
+)
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -36,6 +45,7 @@ from kerneldiff.functionals import (
     Value,
     ValueGradient,
     check_functionals,
+    common_columns,
     moved,
 )
 from kerneldiff.operators import CovarianceOperator
@@ -119,8 +129,11 @@ class Observations:
                 )
             functional, values, noise = (*item, None)[:3]
             name = type(functional).__name__
+            for array, what in ((values, f"values of {name}"), (noise, f"noise of {name}")):
+                if functional._applied is None and functional._parts & 2:
+                    check_names_along(functional.names, array, what)
             values = check_array(
-                values,
+                real_array(values, f"values of {name}"),
                 dtype=np.float64,
                 allow_nd=True,
                 ensure_2d=False,
@@ -142,7 +155,7 @@ def _checked_noise(functional: Functional, noise: Any) -> np.ndarray | None:
     if noise is None:
         return None
     name = type(functional).__name__
-    array = np.asarray(noise, dtype=np.float64)
+    array = real_array(noise, f"noise of {name}").astype(np.float64, copy=False)
     if array.ndim and array.shape not in (functional.shape, (functional.size,)):
         raise ValueError(
             f"noise of {name} has shape {array.shape}; it may be a number, or have shape "
@@ -569,11 +582,13 @@ class GaussianProcessRegressor(_Base):
         X : array-like of shape (N, D) or list of object
             Points.
         y : array-like of shape (N,) or (N, T), or None
-            Values there. NaN stands for values that were not observed, and None for all of them, if
-            there are `dy` or `observations`.
+            Values there. NaN, or a mask, stands for values that were not observed, and None for all
+            of them, if there are `dy` or `observations`.
         dy : array-like of shape (N, D) or (N, T, D), default=None
-            Gradients there, with respect to the columns of X. NaN stands for entries that were not
-            observed.
+            Gradients there, with respect to the columns of X, in the units of `y` over those of X.
+            NaN, or a mask, stands for entries that were not observed. If it is a frame that names
+            columns of X, they must be in the order of X; other names, such as "dy/dx", are not
+            compared.
         observations : Observations or list of tuple, default=None
             Observed functionals, at any points.
 
@@ -605,6 +620,12 @@ class GaussianProcessRegressor(_Base):
         Notes
         -----
         If it fails, whatever the reason, the estimator is as it was before.
+
+        In a pipeline, a scaler before the estimator, or a
+        `sklearn.compose.TransformedTargetRegressor` around it, changes the units of X or y and
+        hands on `dy` and `observations` as they are. Nothing here can notice that, and the model is
+        silently wrong. Use ``scale_X=True`` and ``normalize_y=True`` instead, which scale
+        derivatives along.
 
         Examples
         --------
@@ -646,6 +667,7 @@ class GaussianProcessRegressor(_Base):
                 "object, a list of tuples, or None."
             )
         values_only = dy is None and observations is None
+        X, y = unmasked(X, "X"), unmasked(y, "y", missing=True)
         given = X, y
         X, y, dy = self._validated(X, y, dy, values_only)
         unreadable = _unreadable(self.kernel_, X)
@@ -656,6 +678,7 @@ class GaussianProcessRegressor(_Base):
             if not values_only or self.scale_X:
                 _refuse(self.kernel_, unreadable)
             self._scaler, self.solver_ = None, "cholesky"
+            unmasked(self.alpha, "alpha")
             super().fit(*given)
             if _unreadable(self.kernel_, X) is not None:
                 return self
@@ -705,14 +728,17 @@ class GaussianProcessRegressor(_Base):
             "dtype": np.float64,
             "ensure_2d": False,
             "ensure_all_finite": "allow-nan",
+            "ensure_min_samples": 0,
             "estimator": self,
         }
         # Sums of infinite entries, by which these are found, are no cause for warnings.
         with np.errstate(all="ignore"):
             if y is not None:
-                y = check_array(y, input_name="y", **options)
+                y = check_array(real_array(y, "y", missing=True), input_name="y", **options)
                 check_consistent_length(X, y)
             if dy is not None:
+                check_names_along(getattr(self, "feature_names_in_", None), dy, "dy")
+                dy = real_array(dy, "dy", missing=True)
                 dy = check_array(dy, input_name="dy", allow_nd=True, **options)
         return X, y, dy
 
@@ -819,6 +845,7 @@ class GaussianProcessRegressor(_Base):
         blocks = []
         for given, values, noise in [] if observations is None else observations.items:
             self._check_columns(given)
+            check_fitted_names(self, given.names, f"X is that of {given!r} in observations.")
             table = _entries(given, values, t)
             functional, factor, column = self._model_functional(given)
             if isinstance(given, Hessian):
@@ -863,7 +890,7 @@ class GaussianProcessRegressor(_Base):
         return own, gradient
 
     def _checked_alpha(self, n: int) -> np.ndarray:
-        alpha = np.asarray(self.alpha, dtype=np.float64)
+        alpha = real_array(self.alpha, "alpha").astype(np.float64, copy=False)
         if alpha.ndim == 1 and len(alpha) not in (1, n):
             raise ValueError(
                 "alpha must be a scalar or an array with same number of "
@@ -878,7 +905,9 @@ class GaussianProcessRegressor(_Base):
         return np.array(np.broadcast_to(alpha, n))
 
     def _checked_alpha_gradient(self, n: int, d: int) -> np.ndarray:
-        variance = np.asarray(self.alpha_gradient, dtype=np.float64)
+        names = getattr(self, "feature_names_in_", None)
+        check_names_along(names, self.alpha_gradient, "alpha_gradient")
+        variance = real_array(self.alpha_gradient, "alpha_gradient").astype(np.float64, copy=False)
         if variance.shape not in ((), (d,), (n, d)):
             raise ValueError(
                 f"alpha_gradient has shape {variance.shape}; it may be a number, or have shape "
@@ -1293,9 +1322,10 @@ class GaussianProcessRegressor(_Base):
         """
         self._check_one(return_std, return_cov)
         fitted = hasattr(self, "X_train_")
+        X = unmasked(X, "X")
         if fitted and self._data is not None:
             X = validate_data(self, X, reset=False)
-            results = self._predicted(Value(X), return_std, return_cov)
+            results = self._predicted([Value(X)], return_std, return_cov)
         else:
             try:
                 result = super().predict(X, return_std, return_cov)
@@ -1446,7 +1476,8 @@ class GaussianProcessRegressor(_Base):
         (array([2.03]), array([0.01]))
         """
         self._check_one(return_std, return_cov)
-        results = self._predicted(functional, return_std, return_cov)
+        functionals = self._checked_functionals(functional)
+        results = self._predicted(functionals, return_std, return_cov)
         return results[0] if len(results) == 1 else tuple(results)
 
     @_linalg.blas_threads
@@ -1485,8 +1516,13 @@ class GaussianProcessRegressor(_Base):
         >>> np.abs((f1 - f0) / 0.001 - slope).max() < 0.01
         np.True_
         """
+        return self._drawn(self._checked_functionals(functional), n_samples, random_state)
+
+    def _drawn(
+        self, functionals: list[Functional], n_samples: int, random_state: Any
+    ) -> np.ndarray:
+        """Joint draws, of shape (n, n_samples) or (n, T, n_samples)."""
         rng = check_random_state(random_state)
-        functionals = check_functionals(functional, "functional")
         posterior = self._posterior(functionals)
         means = self._means(functionals)
         root = _root(self._covariance(functionals))
@@ -1528,7 +1564,7 @@ class GaussianProcessRegressor(_Base):
         (4, 2, 10)
         """
         functional = Gradient(self._checked_points(X))
-        draws = self.sample_functional(functional, n_samples, random_state)
+        draws = self._drawn([functional], n_samples, random_state)
         draws = draws.reshape(*functional.shape, *draws.shape[1:])
         return draws if draws.ndim == 3 else np.moveaxis(draws, 1, 2)
 
@@ -1547,7 +1583,17 @@ class GaussianProcessRegressor(_Base):
     def _checked_points(self, X: Any) -> np.ndarray:
         """Points of derivatives that are to be predicted."""
         self._check_readable()
-        return validate_data(self, X, reset=False)
+        return validate_data(self, unmasked(X, "X"), reset=False)
+
+    def _checked_functionals(self, functional: Any) -> list[Functional]:
+        """Functionals that are to be predicted, as a list; of the space of the fit."""
+        functionals = check_functionals(functional, "functional")
+        common_columns(functionals)
+        for f in functionals:
+            self._check_columns(f)
+            if hasattr(self, "X_train_"):
+                check_fitted_names(self, f.names, f"X is that of {f!r}.")
+        return functionals
 
     def _posterior(self, functionals: Sequence[Functional]) -> _Posterior:
         """What predictions are made of; raises if derivatives cannot be predicted."""
@@ -1570,9 +1616,10 @@ class GaussianProcessRegressor(_Base):
                 _refuse(kernel, error)
         return _Posterior(solver, weights, mean, std)
 
-    def _predicted(self, functional: Any, return_std: bool, return_cov: bool) -> list[np.ndarray]:
+    def _predicted(
+        self, functionals: list[Functional], return_std: bool, return_cov: bool
+    ) -> list[np.ndarray]:
         """Mean and, if wanted, std or cov, with the axes that scikit-learn gives them."""
-        functionals = check_functionals(functional, "functional")
         results = self._moments(functionals) if return_std else [self._means(functionals)]
         if return_cov:
             std = self._posterior(functionals).std

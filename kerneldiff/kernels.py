@@ -563,7 +563,7 @@ class Columns(sk.Kernel):
     ----------
     kernel : sklearn.gaussian_process.kernels.Kernel
         The kernel; its length scales are those of the columns `dims`, in that order.
-    dims : sequence of int
+    dims : sequence of int, or slice
         The columns it sees.
 
     See Also
@@ -602,18 +602,22 @@ class Columns(sk.Kernel):
         ValueError
             If a column does not exist, or stands twice.
         """
-        dims = np.atleast_1d(np.asarray(self.dims, dtype=object))
+        try:
+            dims = range(d)[self.dims] if isinstance(self.dims, slice) else self.dims
+        except (TypeError, ValueError):  # a slice of something else than numbers
+            dims = ()
+        dims = np.atleast_1d(np.asarray(dims, dtype=object))
         dims = tuple(a.item() if isinstance(a, np.generic) else a for a in dims.ravel()) * (
             dims.ndim == 1
         )
         if (
             not dims
-            or len(set(dims)) < len(dims)
             or not all(isinstance(a, int) and not isinstance(a, bool) and 0 <= a < d for a in dims)
+            or len(set(dims)) < len(dims)
         ):
             raise ValueError(
                 f"dims of {self!r} is {self.dims!r}; it must hold different column numbers from 0 "
-                f"to {d - 1}."
+                f"to {d - 1}, or be a slice of these."
             )
         return dims
 

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import differentiate
 
-from kerneldiff._validation import check_choice, counted
+from kerneldiff._validation import (
+    check_choice,
+    check_names,
+    column_names,
+    counted,
+    real_array,
+)
 from kerneldiff.tensors import gradient, hessian, hessian_diag, kernel_matrix
 
 __all__ = [
@@ -427,9 +433,10 @@ def numerical_hessian(
 
 
 def _real(array: ArrayLike, name: str) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be real and numeric, but its dtype is {array.dtype}.")
+    try:
+        array = real_array(array, name, error=TypeError)
+    except TypeError as error:
+        raise TypeError(f"{name} must be real and numeric: {error}") from None
     return array.astype(np.float64, copy=False)
 
 
@@ -606,6 +613,7 @@ def check_kernel_derivatives(
     >>> check.tensors["hessian[xy]"].size
     36
     """
+    check_names(column_names(X), column_names(Y))
     X = _points(X, "X")
     other = X if Y is None else _points(Y, "Y")
     if X.shape[1] != other.shape[1]:

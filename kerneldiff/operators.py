@@ -19,7 +19,18 @@ from scipy.sparse.linalg import LinearOperator
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import check_choice, check_fits, check_points, counted, quietly
+from kerneldiff._validation import (
+    check_choice,
+    check_fits,
+    check_names,
+    check_names_along,
+    check_points,
+    column_names,
+    counted,
+    quietly,
+    real_array,
+    unmasked,
+)
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -237,9 +248,7 @@ class _Weights:
                     "must have the same number."
                 )
             return
-        array = np.asarray(W)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"W is of type {array.dtype}; it may hold real numbers.")
+        array = real_array(W, "W", error=TypeError)
         if array.shape != shape:
             raise ValueError(f"W has shape {array.shape}; it must have shape {shape}.")
         array = array.astype(dtype, copy=False)
@@ -281,9 +290,7 @@ class _Weights:
 
 def _check_vectors(v: Any, n: int, name: str, dtype: np.dtype) -> np.ndarray:
     """Vectors (n,) or (n, K), as (n, K)."""
-    array = np.asarray(v)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} is of type {array.dtype}; it may hold real numbers.")
+    array = real_array(v, name, error=TypeError)
     if array.ndim not in (1, 2) or len(array) != n:
         raise ValueError(f"{name} has shape {array.shape}; it must have shape ({n},) or ({n}, K).")
     return array.reshape(n, -1 if array.size else math.prod(array.shape[1:])).astype(
@@ -485,8 +492,8 @@ class CovarianceOperator(LinearOperator):
     TypeError
         If a part of the kernel cannot be read, or a side holds something else than functionals.
     ValueError
-        If numbers of columns differ, if the kernel is too rough for derivatives on both sides, or
-        if `noise` is negative or does not fit.
+        If numbers or names of columns differ, if the kernel is too rough for derivatives on both
+        sides, or if `noise` is negative or does not fit.
 
     See Also
     --------
@@ -558,12 +565,7 @@ class CovarianceOperator(LinearOperator):
             raise ValueError(
                 "noise is on the diagonal of a symmetric covariance; cols must be None."
             )
-        try:
-            array = np.asarray(noise)
-        except ValueError as error:
-            raise ValueError(f"noise cannot be made an array: {error}") from None
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"noise is of type {array.dtype}; it may hold real numbers.")
+        array = real_array(noise, "noise", error=TypeError)
         if array.shape not in ((), (n,)):
             raise ValueError(
                 f"noise has shape {array.shape}; it may be a number or have shape ({n},)."
@@ -590,16 +592,46 @@ class CovarianceOperator(LinearOperator):
 
     @quietly
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        v = np.asarray(V)
+        v = unmasked(V, "the vector")
         if v.dtype.kind == "c":
             both = self._matmat(np.hstack([v.real, v.imag]))
             return both[:, : v.shape[1]] + 1j * both[:, v.shape[1] :]
-        if v.dtype.kind not in "biuf":
-            raise TypeError(f"the vector is of type {v.dtype}; it may hold numbers.")
+        v = real_array(v, "the vector", error=TypeError)
         result = self._product(self._term, v.astype(self.dtype, copy=False))
         if self._noise is not None:
             result += self._noise[:, None] * v
         return result.astype(np.result_type(self.dtype, v.dtype), copy=False)
+
+    # SciPy makes arrays of what is to be multiplied, and drops masks.
+
+    def dot(self, x: Any) -> Any:
+        """Multiply by what is on the right, as ``@`` and ``*`` do.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_cols,) or (n_cols, K), LinearOperator or number
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, K), or LinearOperator
+        """
+        return super().dot(_operand(x))
+
+    def matmat(self, X: Any) -> np.ndarray:
+        """Multiply by a block of vectors.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cols, K)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, K)
+        """
+        return super().matmat(_operand(X))
+
+    def _rdot(self, x: Any) -> Any:
+        return super()._rdot(_operand(x))  # type: ignore[misc]
 
     def _matvec(self, v: np.ndarray) -> np.ndarray:
         return self._matmat(np.reshape(v, (-1, 1)))
@@ -848,9 +880,7 @@ class CovarianceOperator(LinearOperator):
         check_choice("wrt", wrt, ("theta", "rows", "cols"))
         v = _check_vectors(V, self.shape[1], "V", self.dtype)
         if wrt == "theta":
-            t = np.asarray(tangent)
-            if t.dtype.kind not in "biuf":
-                raise TypeError(f"tangent is of type {t.dtype}; it may hold real numbers.")
+            t = real_array(tangent, "tangent", error=TypeError)
             n = sum(part.size for part in kernels.theta_derivatives(self.kernel, self._d))
             if t.shape != (n,):
                 raise ValueError(f"tangent has shape {t.shape}; it must have shape ({n},).")
@@ -876,6 +906,7 @@ class CovarianceOperator(LinearOperator):
             )
         tangents, moved = {}, []
         for side, t in zip(sides, given, strict=True):
+            check_names_along(side.functional.names, t, "tangent")
             array = check_points(t, "tangent").astype(self.dtype, copy=False)
             if array.shape != (side.n, side.d):
                 raise ValueError(
@@ -935,6 +966,13 @@ class CovarianceOperator(LinearOperator):
                 points = np.flatnonzero(row.mask[:, 0])
                 entries = np.cumsum(row.mask.ravel())[:: row.width][points] - 1
             yield number, row.own().X[points], start + entries, points
+
+
+def _operand(x: Any) -> Any:
+    """What an operator is to be multiplied by, without masks."""
+    if type(x) is np.ndarray or isinstance(x, LinearOperator) or np.isscalar(x):
+        return x
+    return unmasked(x, "the vector")
 
 
 def _size(sides: list[_Side]) -> int:
@@ -1042,26 +1080,29 @@ class Expansion:
     kernel : sklearn.gaussian_process.kernels.Kernel
     centers : array-like of shape (M, D)
         The y_j.
-    weights : array-like of shape (M,) or (M, T)
-        The w_j, of one function or of T functions.
+    weights : array-like of shape (M,), (1, M) or (M, T)
+        The w_j, of one function (the row is what support vector machines of scikit-learn have as
+        ``dual_coef_``) or of T functions.
     """
 
     def __init__(self, kernel: Kernel, centers: ArrayLike, weights: ArrayLike) -> None:
+        array = real_array(weights, "weights", error=TypeError)
         points = check_points(centers, "centers")
         kernels.read(kernel, points.shape[1])
         self.kernel = _kept(kernel)
-        array = np.asarray(weights)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"weights is of type {array.dtype}; it may hold real numbers.")
+        if array.shape == (1, len(points)) and len(points) > 1:
+            array = array[0]
         if array.ndim not in (1, 2) or len(array) != len(points):
             raise ValueError(
                 f"weights has shape {array.shape}; for {len(points)} centers it must have shape "
-                f"({len(points)},) or ({len(points)}, T)."
+                f"({len(points)},) or ({len(points)}, T), or be a row (1, {len(points)})."
             )
         self.centers = points.copy()
+        self._names = column_names(centers)
         self.weights = np.array(array, np.result_type(array.dtype, np.float32))
 
     def _apply(self, f: Functional) -> np.ndarray:
+        check_names(self._names, f.names, "centers", "X")
         operator = CovarianceOperator(self.kernel, f, Value(self.centers))
         result = operator @ self.weights
         shape = f.shape + self.weights.shape[1:]
@@ -1133,8 +1174,9 @@ def expansion(kernel: Kernel, centers: ArrayLike, weights: ArrayLike) -> Expansi
     kernel : sklearn.gaussian_process.kernels.Kernel
     centers : array-like of shape (M, D)
         The y_j.
-    weights : array-like of shape (M,) or (M, T)
-        The w_j, of one function or of T functions.
+    weights : array-like of shape (M,), (1, M) or (M, T)
+        The w_j, of one function (the row is what support vector machines of scikit-learn have as
+        ``dual_coef_``) or of T functions.
 
     Returns
     -------
@@ -1147,7 +1189,8 @@ def expansion(kernel: Kernel, centers: ArrayLike, weights: ArrayLike) -> Expansi
     TypeError
         If a part of the kernel cannot be read.
     ValueError
-        If `weights` does not fit `centers`.
+        If `weights` does not fit `centers`; or, when it is called, if points have other names of
+        columns than the centers.
 
     See Also
     --------

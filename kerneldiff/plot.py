@@ -25,7 +25,15 @@ from sklearn.gaussian_process.kernels import Kernel
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from kerneldiff._validation import check_choice, check_pair, counted
+from kerneldiff._validation import (
+    check_choice,
+    check_names,
+    check_pair,
+    column_names,
+    counted,
+    real_array,
+    unmasked,
+)
 from kerneldiff.tanh import tanh_basis, tanh_jacobian
 from kerneldiff.tensors import gradient, hessian, kernel_matrix, tensor_blocks
 
@@ -198,10 +206,12 @@ def _column(name: str, value: Any, names: Sequence[str]) -> int:
 
 
 def _table(X: Any, name: str) -> np.ndarray:
-    return check_array(X, dtype=np.float64, input_name=name)
+    return check_array(unmasked(X, name), dtype=np.float64, input_name=name)
 
 
-def _columns_of(X: Any, d: int) -> np.ndarray:
+def _columns_of(X: Any, d: int, estimator: Any) -> np.ndarray:
+    """Points for an estimator of d columns, which may have names for them."""
+    check_names(getattr(estimator, "feature_names_in_", None), column_names(X), "the fit", "X")
     X = _table(X, "X")
     if X.shape[1] != d:
         raise ValueError(f"X has {counted(X.shape[1], 'column')}; the estimator was fitted to {d}.")
@@ -749,7 +759,7 @@ class GaussianProcessDisplay:
         check_is_fitted(estimator, "X_train_")
         train = _table(estimator.X_train_, "X of the estimator")
         d = train.shape[1]
-        points = train if X is None else _columns_of(X, d)
+        points = train if X is None else _columns_of(X, d, estimator)
         names = _names(feature_names, d, estimator, X)
         if gradients is not None:
             check_choice("gradients", gradients, ("auto", "observed", "predicted", "both"))
@@ -1207,7 +1217,7 @@ class JacobianDisplay:
             )
         W = np.asarray(weights, dtype=np.float64)
         d, k = W.shape[0] - 1, W.shape[1]
-        points = _columns_of(X, d)
+        points = _columns_of(X, d, estimator)
         names = _names(feature_names, d, estimator, X)
         if feature is None and d > 1:
             raise ValueError(f"feature is None, and there are {d} columns; it must name one.")
@@ -1566,7 +1576,7 @@ class SensitivityDisplay:
         _check_count("n_bootstraps", n_bootstraps, 0)
         unit = 1.0
         if y is not None:
-            y = np.asarray(y, dtype=np.float64)
+            y = real_array(y, "y").astype(np.float64, copy=False)
             if y.shape != (n,) or not np.isfinite(y).all() or np.ptp(y) == 0:
                 raise ValueError(
                     f"y has shape {y.shape}; it must hold {n} finite numbers that are not all the "

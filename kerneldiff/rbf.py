@@ -31,7 +31,13 @@ from scipy.linalg import LinAlgWarning
 from scipy.linalg.lapack import dgesv, dgetrs
 
 from kerneldiff import _core, kernels
-from kerneldiff._validation import counted, memory_limit
+from kerneldiff._validation import (
+    check_names,
+    column_names,
+    counted,
+    memory_limit,
+    unmasked,
+)
 from kerneldiff.functionals import (
     Functional,
     Gradient,
@@ -641,7 +647,8 @@ class RBFInterpolator(_SciPy):
     ------
     ValueError, numpy.linalg.LinAlgError
         SciPy's, word for word: for a kernel or degree that there is not, fewer points than the
-        polynomial needs, points that it cannot tell apart, ...
+        polynomial needs, points that it cannot tell apart, ... And for masked entries, of which
+        SciPy would take what is under the mask.
     NotImplementedError
         If derivatives are asked for of a kernel that SciPy has and this class has not; values
         are SciPy's.
@@ -701,7 +708,19 @@ class RBFInterpolator(_SciPy):
     _scale: np.ndarray
     _tree: Any
 
+    # Names of the columns of y, if it had any.
+    _names: np.ndarray | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            arguments = _SIGNATURE.bind(*args, **kwargs).arguments
+        except TypeError:
+            arguments = {}  # SciPy says what is wrong
+        for name in arguments.keys() & {"y", "d", "smoothing"}:
+            unmasked(arguments[name], name)
+        names = column_names(arguments.get("y"))
+        if names is not None:
+            self._names = names
         said: list[warnings.WarningMessage] = []
         try:
             found = self._make(said, args, kwargs)
@@ -779,9 +798,17 @@ class RBFInterpolator(_SciPy):
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
-        if isinstance(state, dict):  # of SciPy before 1.17
-            state = {key: value for key, value in state.items() if key not in _MADE}
-        return state
+        if isinstance(state, dict):  # of SciPy before 1.17, with the names in it
+            return {key: value for key, value in state.items() if key not in _MADE}
+        return state if self._names is None else {"scipy": state, "names": self._names}
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and state.keys() == {"scipy", "names"}:
+            self._names, state = state["names"], state["scipy"]
+        if hasattr(_SciPy, "__setstate__"):
+            super().__setstate__(state)  # type: ignore[misc]
+        else:
+            self.__dict__.update(state)
 
     @cached_property
     def _repeated(self) -> np.ndarray:
@@ -802,6 +829,9 @@ class RBFInterpolator(_SciPy):
 
     def _evaluate(self, kind: Kind, x: ArrayLike) -> np.ndarray:
         """Components of a functional at points, (Q, S, components)."""
+        if type(x) is not np.ndarray:
+            check_names(self._names, column_names(x), "y", "x")
+            x = unmasked(x, "x")
         if self.kernel not in _RADIAL:
             raise NotImplementedError(
                 f"Derivatives of the kernel {self.kernel!r} are not known here; they are of "
@@ -933,7 +963,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
         """
         if self.kernel not in _RADIAL:
             return super().__call__(x)
@@ -959,7 +990,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------
@@ -993,7 +1025,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------
@@ -1021,7 +1054,8 @@ class RBFInterpolator(_SciPy):
         Raises
         ------
         ValueError
-            If `x` has another number of dimensions or columns.
+            If `x` has another number of dimensions or columns, other names of columns than `y` had,
+            or masked entries.
 
         Examples
         --------

@@ -31,6 +31,7 @@ from kerneldiff._validation import (
     check_out,
     check_points,
     counted,
+    unmasked,
 )
 
 _LAYOUTS = ("compact", "full", "matrix")
@@ -618,6 +619,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             fitted is then left as it was.
         """
         # All of it is checked before anything of the estimator changes.
+        X = unmasked(X, "X")
         points = check_array(X, dtype=[np.float64, np.float32], estimator=self)
         if self.weights is None:
             weights = self._draw(points.shape[1], points.dtype)
@@ -656,6 +658,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _validate(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
+        X = unmasked(X, "X")
         return validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
 
     def _prepare(
@@ -823,7 +826,7 @@ class TanhBasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         check_is_fitted(self)
         G = cotangent
-        if not (isinstance(G, np.ndarray) and G.dtype in FLOATS and G.ndim == 2):
+        if not (type(G) is np.ndarray and G.dtype in FLOATS and G.ndim == 2):
             G = check_points(cotangent, "cotangent")
         X, weights, (G,) = self._prepare(X, G)
         shape = (X.shape[0], weights[-1].shape[1])

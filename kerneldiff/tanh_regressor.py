@@ -46,7 +46,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerneldiff import _linalg
-from kerneldiff._validation import check_fits, counted, fit_context
+from kerneldiff._validation import (
+    check_fits,
+    counted,
+    fit_context,
+    unmasked,
+)
 from kerneldiff.tanh import _backward, _forward, _layer, tanh_jacobian
 
 # Up to this many weights, Gauss-Newton steps; beyond, L-BFGS. A step costs about 30 P³ operations:
@@ -547,7 +552,7 @@ def _checked_weights(sample_weight: Any, n: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     weights = check_array(
-        sample_weight,
+        unmasked(sample_weight, "sample_weight"),
         ensure_2d=False,
         dtype=np.float64,
         ensure_min_samples=0,
@@ -780,6 +785,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     @_linalg.blas_threads
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         sizes = _layer_sizes(self.hidden_layer_sizes, self.n_components)
+        X, y = unmasked(X, "X"), unmasked(y, "y")
         X, y = validate_data(
             self,
             X,
@@ -873,6 +879,7 @@ class TanhRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _standardized(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
+        X = unmasked(X, "X")
         return self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:

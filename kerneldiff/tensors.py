@@ -843,6 +843,10 @@ def tensor_blocks(
         raise TypeError("tensor_blocks takes no out; it yields new blocks.")
     if working_memory is None:
         working_memory = get_config()["working_memory"]
+    if isinstance(function, Kernel):
+        raise TypeError(
+            f"function is a kernel, {function!r}; the function comes first, the kernel second."
+        )
     if not isinstance(working_memory, int | float | np.number):
         raise TypeError(f"working_memory is {working_memory!r}; it must be a number of MiB.")
     if not working_memory > 0:

@@ -8,6 +8,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from _support import run_python
 
@@ -132,7 +133,7 @@ def test_held_out_rows(outcome):
     def column(name):
         return np.array([float(row[name]) for row in rows])
 
-    X = np.column_stack([column("angle"), column("load")])
+    X = pd.DataFrame({"angle": column("angle"), "load": column("load")})
     model = load(outcome / "out")
     # To the last bit but for the order of sums, which depends on how many rows are predicted.
     mean, std = model.predict(X, return_std=True)
@@ -144,7 +145,7 @@ def test_held_out_rows(outcome):
     assert np.allclose(column("predicted drag"), mean, rtol=1e-9)
     assert np.allclose(column("std of drag"), std, rtol=1e-5, atol=1e-6)
     # It has learned the function, and its gradient.
-    y, dy = values(X)
+    y, dy = values(X.to_numpy())
     assert np.abs(mean - y).max() < 0.05 * np.ptp(y)
     assert (np.abs(slopes - dy).max(axis=0) < 0.05 * np.ptp(dy, axis=0)).all()
 
@@ -165,6 +166,9 @@ def test_saved_model_is_an_ordinary_one(outcome):
     assert type(model) is kerneldiff.GaussianProcessRegressor
     assert model.optimizer == "fmin_l_bfgs_b"
     assert len(model.X_train_) == 25
+    assert model.feature_names_in_.tolist() == ["angle", "load"]
+    with pytest.raises(ValueError, match="same order as they were in fit"):
+        model.predict(pd.DataFrame({"load": [1.0], "angle": [0.5]}))
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -1292,7 +1292,7 @@ def test_warning_of_negative_variances():
         (np.zeros((14, 3, 1)), "dy has shape"),
         (np.zeros((14, 2, 3)), "dy has shape"),
         (np.full((14, 3), np.inf), "dy contains infinity"),
-        (np.full((14, 3), "a"), "could not convert string"),
+        (np.full((14, 3), "a"), "dy is of type <U1"),
         (scipy.sparse.csr_array(np.eye(14, 3)), "[Ss]parse"),
     ],
 )

@@ -1553,7 +1553,7 @@ def test_vectors_of_the_wrong_length(wrong, way, symmetric):
 @pytest.mark.parametrize(
     "wrong",
     [
-        *[np.ones(9, object), np.full(9, "a"), np.full(9, None)],
+        *[np.full(9, "1", object), np.full(9, "a"), np.full(9, None)],
         np.array(["2024-01-01"] * 9, "M8[D]"),
     ],
     ids=lambda v: f"{v.dtype}-{v.ndim}",

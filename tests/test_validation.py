@@ -61,7 +61,7 @@ BAD_POINTS = {
     "bytes": (np.array([[b"1", b"2"]]), ValueError, []),
     "list of strings": ([["a", "b"]], ValueError, []),
     "objects": (np.array([[1.0, "a"]], object), ValueError, ["object"]),
-    "numbers as objects": (np.array([[1.0, 2.0]], object), ValueError, ["object"]),
+    "text in objects": (np.array([["1.0", 2.0]], object), ValueError, ["object", "text"]),
     "dates": (np.array([["2024-01-01", "2024-01-02"]], "datetime64[D]"), ValueError, ["datetime"]),
     "ragged": ([[1.0, 2.0], [3.0]], ValueError, []),
     "sparse": (scipy.sparse.csr_matrix(np.eye(2)), TypeError, ["parse"]),
