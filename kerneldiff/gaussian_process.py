@@ -1007,10 +1007,7 @@ class GaussianProcessRegressor(_Base):
         if reason is not None:
             return f"solver='rotation' would need less, but is not exact here: {reason}."
         if rotated > memory_limit():
-            return (
-                f"solver='rotation' may need {rotated / 2**30:.4g} GiB. Take fewer points, or "
-                "gradients at fewer of them."
-            )
+            return "Take fewer points, or gradients at fewer of them."
         return "solver='rotation' can do without it."
 
     def _not_rotated(self, learned: bool) -> str | None:
