@@ -1080,9 +1080,9 @@ def test_too_large_for_memory(rng, monkeypatch):
         model.fit(X, y, dy)
     # Nor does it help where much is missing, or many points span all dimensions.
     dy[:, :150] = np.nan
-    with pytest.raises(MemoryError, match=r"rotation' may need 0\.0\d+ GiB"):
+    with pytest.raises(MemoryError, match=r"Take fewer points, or gradients"):
         model.fit(X, y, dy)
-    with pytest.raises(MemoryError, match=r"rotation' may need 0\.03286 GiB"):
+    with pytest.raises(MemoryError, match=r"Take fewer points, or gradients"):
         model.fit(X.reshape(100, 20), np.zeros(100), np.zeros((100, 20)))
     model.set_params(kernel=sk.RBF(np.geomspace(9, 15, 200)), solver="auto")
     with pytest.raises(MemoryError, match=r"0\.0009766 GiB.*rotation' .*not exact here: .*noise"):
