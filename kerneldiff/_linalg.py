@@ -232,7 +232,7 @@ def _in_parts(n: int, work: float, threads: int, task: Callable[[slice], None]) 
     """Do a task for parts of n columns, which need nothing of each other."""
     threads = _threads_for(work, threads)
     # Some parts for each thread, as some threads may come late.
-    width = n if threads == 1 else max(32, -(-n // (4 * threads)))
+    width = max(1, n) if threads == 1 else max(32, -(-n // (4 * threads)))
     _Team(threads).run(functools.partial(task, part) for part in _parts(n, width))
 
 
