@@ -2,6 +2,7 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ BLOCKS = (1, 2, 7, 34, 35, 36, None)
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
 def threads(request, monkeypatch):
     """Work for so many threads, whatever the size of the matrix and the machine."""
-    monkeypatch.setattr(_linalg, "_threads_for", lambda work, threads: request.param)
+    monkeypatch.setattr(_linalg, "_threads_for", lambda *_: request.param)
     monkeypatch.setattr(_linalg, "_BLOCK", (7, 7))
 
 
@@ -154,7 +155,6 @@ def test_all_tasks_are_done_once(threads):
 def test_an_error_ends_all_tasks_and_threads(threads, error):
     """Those that wait for what is never finished, too; afterwards nobody is at work."""
     team = _linalg._Team(threads)
-    before = threading.active_count()
     started = threading.Barrier(threads, timeout=30)
 
     def waits():
@@ -172,36 +172,34 @@ def test_an_error_ends_all_tasks_and_threads(threads, error):
 
     with pytest.raises(error, match="said"):
         team.run(tasks())
-    assert threading.active_count() == before
+    assert not team._at_work
 
 
 # --- threads of BLAS ----------------------------------------------------------------------------
 
 
-class Library:
-    """A BLAS that notes its numbers of threads."""
-
-    internal_api, threading_layer = "openblas", "pthreads"
+class Pool:
+    """Threads of a BLAS, with a note of how often their number was set."""
 
     def __init__(self, threads):
         self.threads, self.calls = threads, 0
 
-    def get_num_threads(self):
+    def get(self):
         return self.threads
 
-    def set_num_threads(self, threads):
+    def set(self, threads):
         self.threads, self.calls = threads, self.calls + 1
 
 
-def limit(*libraries):
+def limit(*pools):
     made = _linalg._Limit()
-    made._libraries = list(libraries)
+    made._pools = list(pools)
     return made
 
 
 def test_first_in_saves_and_last_out_restores():
     """Of two computations the first to begin is not the last to end."""
-    one, two = Library(4), Library(3)
+    one, two = Pool(4), Pool(3)
     limited = limit(one, two)
     assert limited.__enter__() == 3
     assert limited.__enter__() == 3
@@ -217,11 +215,11 @@ def test_first_in_saves_and_last_out_restores():
 
 
 def test_limits_of_the_user_are_never_raised():
-    library, other = Library(1), Library(8)
-    limited = limit(library, other)
+    pool, other = Pool(1), Pool(8)
+    limited = limit(pool, other)
     with limited as threads:
         assert threads == 1
-    assert library.calls == 0
+    assert pool.calls == 0
     # What somebody sets while we compute stays.
     with limited:
         other.threads = 2
@@ -229,7 +227,7 @@ def test_limits_of_the_user_are_never_raised():
 
 
 def test_libraries_whose_threads_belong_to_the_caller_are_left_alone():
-    library = Library(4)
+    library = SimpleNamespace(internal_api="openblas", threading_layer="pthreads")
     assert _linalg._is_of_process(library)
     library.threading_layer = "openmp"
     assert not _linalg._is_of_process(library)
@@ -251,8 +249,10 @@ def data(n):
     X = np.random.default_rng(n).normal(size=(n, 2))
     return X, np.sin(X).sum(axis=1)
 
-# The user's limit, by a thread that may be the only one to set it (threadpoolctl 3.8).
-limits = threadpool_limits(3, user_api="blas")
+# The user's limit. threadpoolctl 3.8 would let this thread alone set it while it lives.
+setting = threading.Thread(target=threadpool_limits, args=(3, "blas"))
+setting.start()
+setting.join()
 before = counts()
 """
 
@@ -282,6 +282,36 @@ print(json.dumps([before, inside[0], after, limited, counts()]))
     assert last == before
 
 
+def test_one_thread_of_python_lowers_and_another_one_restores():
+    found = of_blas("""
+from kerneldiff._linalg import blas_threads
+entered, left, ended = threading.Event(), threading.Event(), threading.Event()
+def first():
+    with blas_threads:
+        entered.set()
+        left.wait(30)
+    ended.wait(30)
+    # Still alive when the other one restores.
+
+thread = threading.Thread(target=first)
+thread.start()
+entered.wait(30)
+with blas_threads:
+    inside = counts()
+    left.set()
+    while blas_threads._inside > 1:
+        pass
+    still = counts()
+after = counts()
+ended.set()
+thread.join()
+print(json.dumps([before, inside, still, after]))
+""")
+    before, inside, still, after = found
+    assert set(inside + still) <= {1}
+    assert after == before
+
+
 def test_interleaved_fits_in_several_threads_of_python():
     """Of different sizes, one of which fails, one that ends long after the one that began first."""
     found = of_blas("""
@@ -301,7 +331,13 @@ def attempt(n):
     except np.linalg.LinAlgError:
         return "failed"
 
-alone = {n: attempt(n) for n in sizes}
+def on_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+alone = {}
+on_a_thread(lambda: alone.update((n, attempt(n)) for n in sizes))
 differences = {n: 0.0 for n in sizes}
 failures = []
 def work(n, times):
