@@ -22,10 +22,15 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import expansions, gp_cases, measure, peers, products
+from . import busy, expansions, gp_cases, measure, peers, products
 
 # Parts with cases, measurements and tables of their own, by their names in the results.
-PARTS = {"products": products, "gaussian_processes": gp_cases, "expansions": expansions}
+PARTS = {
+    "products": products,
+    "gaussian_processes": gp_cases,
+    "expansions": expansions,
+    "busy": busy,
+}
 
 # Kinds of speedups, by the headings of their columns.
 _KINDS = {
@@ -604,7 +609,8 @@ def speedups(results):
                 speedup = measure.speedup(case.title, label, other[1], ours[0], other[0])
                 found.append({"part": "tensors", **speedup})
     for name, part in PARTS.items():
-        for record in results[name]:
+        # Results that were stored before there was a part have none of it.
+        for record in results.get(name, ()):
             case = measure.case_of(record, part.Case)
             found.extend({"part": name, **speedup} for speedup in part.speedups(case, record))
     return found
@@ -717,7 +723,7 @@ def report(results, *, style="plain"):
         _small_rows(_group(results["as_shipped"], "small")),
         _thread_rows(_group(results["as_shipped"], "threads")),
         _family_rows(_group(results["as_shipped"], "families")),
-        *(rows for name, part in PARTS.items() for rows in part.tables(results[name])),
+        *(rows for name, part in PARTS.items() for rows in part.tables(results.get(name, []))),
     ]
     texts = [STYLES[style](rows) for rows in map(list, tables) if len(rows) > 1]
     notes = [describe(results["machine"])]
@@ -783,7 +789,7 @@ def _parser():
         metavar="WORD",
         default=[""],
         help="cases with one of these words in their names, such as hessian, large, "
-        "gradient-2000, small-hessian, products, products-peers, gp, gp-predict, expansions",
+        "gradient-2000, small-hessian, products, products-peers, gp, gp-predict, expansions, busy",
     )
     parser.add_argument("--rounds", type=int, help="samples of each (default: 9, quick: 3)")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")

@@ -16,12 +16,15 @@ for multicore architectures", Parallel Computing 35 (2009); J. J. Du Croz, N. J.
 of methods for matrix inversion", IMA J. Numer. Anal. 12 (1992), method D, for the inverse.
 """
 
+import _thread
 import contextlib
 import functools
+import itertools
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,9 +46,9 @@ _PAYS = 3000
 # Rows of a matrix that BLAS may have at once: OpenBLAS with two threads fails from 23 000 on.
 _SAFE = 8192
 
-# Operations that are worth one more thread: some 10 ms, as a thread that is started on a machine
-# with other work may have to wait as long, and few blocks leave threads without work.
-_WORTH = 3e8
+# Operations that are worth one more thread: of a matrix some 10 ms, as few blocks leave threads
+# without work, and of parts that do not need each other less than one.
+_WORTH, _WORTH_OF_PARTS = 3e8, 2e7
 
 
 # ------------------------------------------------------------------------------------- how many
@@ -63,8 +66,8 @@ class _Limit(contextlib.ContextDecorator):
         self.lock = threading.Lock()
         self._inside = 0
         self._threads = 1
-        self._lowered: list[tuple[Any, int]] = []
-        self._libraries: list[Any] | None = None
+        self._lowered: list[tuple[_Pool, int]] = []
+        self._pools: list[_Pool] | None = None
 
     def __enter__(self) -> int:
         with self.lock:
@@ -77,39 +80,53 @@ class _Limit(contextlib.ContextDecorator):
         with self.lock:
             self._inside -= 1
             if not self._inside:
-                for library, threads in self._lowered:
+                for pool, threads in self._lowered:
                     # What somebody else has set meanwhile stays.
-                    if library.get_num_threads() == 1:
-                        _set_threads(library, threads)
+                    if pool.get() == 1:
+                        pool.set(threads)
                 self._lowered = []
 
     def _lower(self) -> None:
-        if self._libraries is None:
+        if self._pools is None:
             # Looking for them takes milliseconds. NumPy's and SciPy's were loaded by the imports.
             found = ThreadpoolController().select(user_api="blas").lib_controllers
-            self._libraries = found if all(map(_is_of_process, found)) else []
-        counts = [library.get_num_threads() or 1 for library in self._libraries]
+            known = all(map(_is_of_process, found))
+            self._pools = [_pool(library) for library in found] if known else []
+        counts = [pool.get() for pool in self._pools]
         self._threads = min(counts, default=1)
-        for library, threads in zip(self._libraries, counts, strict=True):
+        for pool, threads in zip(self._pools, counts, strict=True):
             if threads > 1:
-                _set_threads(library, 1)
-                self._lowered.append((library, threads))
+                pool.set(1)
+                self._lowered.append((pool, threads))
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """How to get and to set the number of threads of a BLAS."""
+
+    get: Callable[[], int]
+    set: Callable[[int], object]
 
 
 def _is_of_process(library: Any) -> bool:
     """Whether the number of threads of a BLAS is the same for all that call it."""
-    return library.internal_api in ("openblas", "mkl", "blis") and (
-        library.internal_api == "mkl" or library.threading_layer != "openmp"
+    return library.internal_api == "mkl" or (
+        library.internal_api in ("openblas", "blis") and library.threading_layer != "openmp"
     )
 
 
-def _set_threads(library: Any, threads: int) -> None:
-    # threadpoolctl 3.8 lets one thread of Python at a time set the number, and ignores others: who
+def _pool(library: Any) -> _Pool:
+    # OpenBLAS's own functions, which take less than a microsecond. From version 3.8 on
+    # threadpoolctl lets one thread of Python at a time set the number and ignores others; but who
     # is last out here may be another one than who was first in.
-    free = getattr(library, "clear_controlling_thread", lambda **_: None)
-    free(force=True)
-    library.set_num_threads(threads)
-    free(force=True)
+    for before, after in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+        get, set_ = (
+            getattr(library.dynlib, f"{before}openblas_{verb}_num_threads{after}", None)
+            for verb in ("get", "set")
+        )
+        if get is not None and set_ is not None:
+            return _Pool(get, set_)
+    return _Pool(library.get_num_threads, library.set_num_threads)
 
 
 #: ``with blas_threads as threads:`` limits BLAS to one thread of its own, in the whole process, and
@@ -152,6 +169,7 @@ class _Team:
         self._threads = threads
         self._changed = threading.Condition()
         self._finished: Counter[Hashable] = Counter()
+        self._at_work: set[int] = set()
         self._error: BaseException | None = None
 
     def finish(self, what: Hashable) -> None:
@@ -170,36 +188,39 @@ class _Team:
 
     def run(self, tasks: Iterable[Callable[[], None]]) -> None:
         """Do all tasks; raise what the first one that failed raises, when no thread is at work."""
-        remaining, lock = iter(tasks), threading.Lock()
+        remaining = iter(tasks)
 
         def work() -> None:
+            me = threading.get_ident()
             try:
-                while self._error is None:
-                    with lock:
-                        task = next(remaining, None)
-                    if task is None:
-                        return
+                while True:
+                    with self._changed:
+                        task = next(remaining, None) if self._error is None else None
+                        if task is None:
+                            return
+                        self._at_work.add(me)
                     task()
             except BaseException as error:
                 self._stop(error)
+            finally:
+                with self._changed:
+                    self._at_work.discard(me)
+                    self._changed.notify_all()
 
-        helpers = [threading.Thread(target=work, daemon=True) for _ in range(self._threads - 1)]
-        started = []
         try:
-            for helper in helpers:
-                helper.start()
-                started.append(helper)
+            for _ in range(self._threads - 1):
+                # Not threading.Thread, which waits until the thread runs. One that comes when all
+                # tasks are taken has nothing to do, and nobody has to wait for it.
+                _thread.start_new_thread(work, ())
             work()
-            for helper in started:
-                helper.join()
         except BaseException as error:  # an interrupt between two tasks
             self._stop(error)
-        for helper in started:
-            while helper.is_alive():
-                try:
-                    helper.join()
-                except KeyboardInterrupt as error:
-                    self._stop(error)
+        while self._at_work:
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._at_work)
+            except KeyboardInterrupt as error:
+                self._stop(error)
         if self._error is not None:
             raise self._error
 
@@ -210,9 +231,9 @@ class _Team:
             self._changed.notify_all()
 
 
-def _threads_for(work: float, threads: int) -> int:
+def _threads_for(work: float, threads: int, worth: float = _WORTH) -> int:
     """How many threads so many operations are worth."""
-    return max(1, min(threads, int(work / _WORTH)))
+    return max(1, min(threads, int(work / worth)))
 
 
 def _block(n: int, threads: int) -> int:
@@ -230,9 +251,11 @@ def _parts(n: int, block: int) -> list[slice]:
 
 def _in_parts(n: int, work: float, threads: int, task: Callable[[slice], None]) -> None:
     """Do a task for parts of n columns, which need nothing of each other."""
-    threads = _threads_for(work, threads)
+    threads = _threads_for(work, threads, _WORTH_OF_PARTS)
+    if threads == 1:
+        return task(slice(0, n))
     # Some parts for each thread, as some threads may come late.
-    width = n if threads == 1 else max(32, -(-n // (4 * threads)))
+    width = max(32, -(-n // (4 * threads)))
     _Team(threads).run(functools.partial(task, part) for part in _parts(n, width))
 
 
@@ -257,7 +280,10 @@ def cholesky(A: np.ndarray, block: int | None = None) -> int:
     """
     with blas_threads as threads:
         threads = _threads_for(len(A) ** 3 / 3, threads)
-        parts = _parts(len(A), block or _block(len(A), threads))
+        block = block or _block(len(A), threads)
+        if len(A) <= block:
+            return int(_blas.potrf(A))
+        parts = _parts(len(A), block)
         count, team = len(parts), _Team(threads)
 
         def tile(i: int, j: int) -> None:
@@ -279,8 +305,7 @@ def cholesky(A: np.ndarray, block: int | None = None) -> int:
             team.finish(i)
 
         def order() -> Iterator[Callable[[], None]]:
-            if count:
-                yield functools.partial(tile, 0, 0)
+            yield functools.partial(tile, 0, 0)
             for j in range(count - 1):
                 # What the next column waits for comes as soon as nobody has to wait for it.
                 early = min(j + threads, count - 1)
@@ -313,11 +338,11 @@ def invert(L: np.ndarray, block: int | None = None) -> None:
     """
     with blas_threads as threads:
         threads = _threads_for(2 * len(L) ** 3 / 3, threads)
-        parts = _parts(len(L), block or _block(len(L), threads))
+        block = block or _block(len(L), threads)
+        if len(L) <= block:
+            return _blas.potri(L)
+        parts = _parts(len(L), block)
         count, team = len(parts), _Team(threads)
-        if count <= 1:
-            _blas.potri(L)
-            return
         # P of a column, and of the next one.
         panels = np.empty((2, parts[0].stop, len(L))).transpose(0, 2, 1)
 
@@ -412,8 +437,14 @@ def solve(L: np.ndarray, B: np.ndarray) -> np.ndarray:
         Fortran-contiguous.
     """
     result = np.array(B, order="F")
-    solve_half(L, result)
-    solve_half(L, result, transposed=True)
+
+    def columns(part: slice) -> None:
+        X = result[:, part]
+        _blas.trsm(L, X)
+        _blas.trsm(L, X, trans=True)
+
+    with blas_threads as threads:
+        _in_parts(result.shape[1], 2.0 * result.size * len(L), threads, columns)
     return result
 
 
@@ -440,15 +471,21 @@ def add_gram(alpha: float, V: np.ndarray, C: np.ndarray) -> None:
     """
     V, by_rows = _by_columns(V)
     with blas_threads as threads:
-        threads = _threads_for(float(V.size) * len(C), threads)
+        threads = _threads_for(float(V.size) * len(C), threads, _WORTH_OF_PARTS)
 
         def panel(part: slice) -> None:
-            below = slice(part.stop, None)
-            here, there = (V[:, part], V[:, below]) if by_rows else (V[part], V[below])
+            here = V[:, part] if by_rows else V[part]
             _blas.syrk(alpha, here, C[part, part], trans=by_rows)
+            if part.stop == len(C):
+                return
+            below = slice(part.stop, None)
+            there = V[:, below] if by_rows else V[below]
             _blas.gemm(alpha, there, here, C[below, part], trans_a=by_rows, trans_b=not by_rows)
 
-        parts = _parts(len(C), _block(len(C), threads))
+        block = _block(len(C), threads)
+        if len(C) <= block:
+            return panel(slice(0, len(C)))
+        parts = _parts(len(C), block)
         _Team(threads).run(functools.partial(panel, part) for part in parts)
 
 

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from kerneldiff._bench import compare, expansions, gp_cases, products
+from kerneldiff._bench import busy, compare, expansions, gp_cases, products
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -211,6 +210,40 @@ def test_speedups_of_all_parts():
     heads, row, *_ = compare.summary_rows(found)
     assert len(heads) == len(row)
     assert row == ("gradient 2000, D = 10", "10.00", "4.00 numba", "2.00 numba", "–")
+
+
+def test_ratios_beside_other_work():
+    found = record(
+        busy.Case("likelihood", 2000, slower=5.0),
+        idle={"kerneldiff": 1.0, busy.ONE_THREAD: 9.0, "scikit-learn": 9.0},
+        busy={"kerneldiff": 2.0, busy.ONE_THREAD: 1.6, "scikit-learn": 8.0},
+    )
+    ((heads, *rows),) = busy.tables([json.loads(json.dumps(found))])
+    assert {len(row) for row in rows} == {len(heads)}
+    assert [row[-3:] for row in rows] == [
+        ("1000.0 ms", "2.00", "≤ 5"),
+        ("1600.0 ms", "1.25", "≤ 1.4"),
+        ("8000.0 ms", "0.25", "≤ 0.7"),
+    ]
+
+
+@pytest.mark.parametrize("case", busy.QUICK_CASES, ids=lambda case: case.name)
+def test_other_work_begins_and_ends(case, monkeypatch):
+    """All kinds of work can be done, and what keeps the processors busy is there for one half."""
+    at_work = []
+    popen = busy.subprocess.Popen
+
+    def started(*arguments):
+        at_work.append(popen(*arguments))
+        return at_work[-1]
+
+    monkeypatch.setattr(busy, "_COUNT", "import time; time.sleep(60)")
+    monkeypatch.setattr(busy.subprocess, "Popen", started)
+    found = busy.measure_case(case, rounds=1, budget=0.1)
+    assert found["idle"].keys() == found["busy"].keys()
+    assert {"kerneldiff", busy.ONE_THREAD} <= found["idle"].keys()
+    assert len(at_work) >= 2
+    assert all(process.returncode for process in at_work)
 
 
 ALL_CASES = (
