@@ -417,7 +417,7 @@ def test_no_undocumented_errors():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("wide", [3, 30, 155, 300])
 def test_no_undocumented_errors_at_length(wide):
-    assert undocumented(range(1000, 4000), wide) == []
+    assert undocumented(range(1000, 2500), wide) == []
 
 
 UNIT = np.finfo(float).eps / 2
@@ -520,6 +520,6 @@ def test_values_of_random_kernels():
 
 @pytest.mark.exhaustive
 def test_values_of_random_kernels_at_length():
-    wrong, compared = wrong_values(range(1000, 11000))
+    wrong, compared = wrong_values(range(1000, 5000))
     assert wrong == []
-    assert compared > 100_000
+    assert compared > 50_000

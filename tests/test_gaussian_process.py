@@ -187,7 +187,7 @@ def test_kernels_that_can_be_read_are_not_evaluated_with_gradient(name, data, mo
 
 
 class Unreadable(sk.RBF):
-    """Its own evaluation may compute anything."""
+    """A subclass with a formula of its own, as far as anybody can see."""
 
     def __call__(self, X, Y=None, eval_gradient=False):
         return super().__call__(X, Y, eval_gradient)
