@@ -1193,14 +1193,16 @@ def _amplitude(leaf):
 
 
 def _singular(leaf):
-    """2 nu of a leaf that is like s^nu near 0, nu < 1, by itself or next to a constant; or None.
+    """2 nu of a leaf that is like s^nu near 0, nu about 1/2, or so next to a constant; or None.
 
-    There, 2 F' and 4 s F'' cancel in d²F/d(√s)², the more so the closer nu is to 1/2.
+    There, 2 F' and 4 s F'' cancel in d²F/d(√s)²: |2 nu - 1| / (3 - 2 nu) of their sizes is left.
     """
     if leaf.jet in ("matern12", "radial_linear"):
         return 1.0
-    matern = leaf.callback is not None and leaf.callback[0] == "matern"
-    return 2.0 * leaf.callback[1] if matern and leaf.callback[1] < 1 else None
+    if leaf.callback is not None and leaf.callback[0] == "matern":
+        nu = leaf.callback[1]
+        return 2.0 * nu if 0.25 < nu < 0.75 else None
+    return None
 
 
 def _contains(index, part):

@@ -145,6 +145,9 @@ ISOTROPIC = {
     "0.3": Matern(1.3, nu=0.3),
     "near-1/2": Matern(nu=0.5 + 1e-9),
     "0.7": Matern(1.1, nu=0.7),
+    # With the terms as they are: here they cancel too little to matter.
+    "0.2": Matern(1.1, nu=0.2),
+    "0.8": Matern(1.1, nu=0.8),
     "sum": 2.0 * Matern(0.8, nu=0.5) + RBF(1.2),
     "product": Matern(0.8, nu=0.5) * RBF(0.7) * Matern(nu=1.5),
     "twice": Matern(0.8, nu=0.5) * Matern(0.8, nu=0.5) + Matern(0.8, nu=0.5),
