@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from kerneldiff._bench import busy, compare, expansions, gp_cases, products
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
