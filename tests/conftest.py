@@ -1,4 +1,7 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and which of them are the quick tier."""
+
+import zlib
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -28,3 +31,30 @@ def pytest_generate_tests(metafunc):
     """An argument `isa` stands for each instruction set that was built and that this CPU has."""
     if "isa" in metafunc.fixturenames:
         metafunc.parametrize("isa", kerneldiff._core.config()["isa_supported"], scope="module")
+
+
+# Grids of parameters with more cells than this are run whole in the exhaustive tier only.
+GRID = 24
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a large grid, the quick tier has cells in which each value of each parameter occurs.
+
+    The others are marked as exhaustive.  The choice is by checksums of the names of cells: it is
+    spread over the grid, and the same on every machine.
+    """
+    grids = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec"):
+            grids[item.nodeid.partition("[")[0]].append(item)
+    for cells in grids.values():
+        if len(cells) <= GRID:
+            continue
+        seen = set()
+        for cell in sorted(cells, key=lambda item: (zlib.crc32(item.nodeid.encode()), item.nodeid)):
+            # The same value is the same object in all cells.
+            values = {(name, id(value)) for name, value in cell.callspec.params.items()}
+            if values <= seen:
+                cell.add_marker(pytest.mark.exhaustive)
+            seen |= values
