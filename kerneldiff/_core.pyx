@@ -52,11 +52,11 @@ cdef extern from *:
     int omp_get_max_threads() noexcept nogil
 
 
-# How long, in rough nanoseconds, a task may take; from what total on threads are woken (measured: it
-# takes 5 microseconds on an idle machine, and 150 where other work wants the cores); and about how often to look at signals, in nanoseconds: first
-# by that rough measure, as fresh memory may be ten times slower, then by the clock. CACHED: how
-# many bytes of points should stay in the second-level cache. LANES: bytes for sums of which each
-# part of the points has its own.
+# How long, in rough nanoseconds, a task may take; from what total on threads are woken (measured:
+# it takes 5 microseconds on an idle machine, and 150 where other work wants the cores); and about
+# how often to look at signals, in nanoseconds: first by that rough measure, as fresh memory may be
+# ten times slower, then by the clock. CACHED: how many bytes of points should stay in the
+# second-level cache. LANES: bytes for sums of which each part of the points has its own.
 cdef double TASK = 2e5
 cdef double PARALLEL = 3e5
 cdef double FIRST_LOOK = 1e7
