@@ -397,12 +397,13 @@ def numerical_jacobian(
         Where to differentiate, of any shape.
     scale : float or array_like, default=None
         Over what distance `func` changes its shape, for all entries of `x` or for each; the first
-        step is 1/16 of it. None stands for the size of the entries of `x`, and for several tries
-        where that does not do or is 0.
+        step is 1/16 of it, rounded down to a power of two. None stands for the size of the entries
+        of `x`, and for several tries where that does not do, is 0, or is small.
     on_failure : {"warn", "nan", "ignore"}, default="warn"
         What is done about derivatives that have not converged (their estimated error is more than
-        1e-6 of them, and more than rounding explains), for which several tries disagree, or that
-        do not exist, at a kink: a `DerivativeWarning`, NaN in their place, or nothing.
+        1e-6 of them, and more than the rounding of ``func(x)`` explains), for which several tries
+        disagree, whose steps are lost in the rounding of `x`, or that do not exist, at a kink: a
+        `DerivativeWarning`, NaN in their place, or nothing.
     **options
         Passed to `scipy.differentiate.jacobian`. An ``initial_step`` takes the place of `scale`;
         with ``tolerances`` it is SciPy's ``success`` that says what has converged, and with
@@ -419,7 +420,7 @@ def numerical_jacobian(
     TypeError
         If `x` or ``func(x)`` is not real and numeric.
     ValueError
-        If `scale` is not positive, or there is no such `on_failure`.
+        If `x` is not finite, `scale` is not positive, or there is no such `on_failure`.
 
     Warns
     -----
@@ -428,6 +429,12 @@ def numerical_jacobian(
 
     Notes
     -----
+    Without `scale`, steps between 2^-30 and 2^30 times an entry are tried while the derivative is
+    not known well, and where an entry is below 1e-6 also such between 2^-50 and 2^30, and smaller
+    ones as long as the function moves as much within a step as within one that is 2^10 times as
+    large. What happens within a distance that is much smaller is not seen if the function looks
+    smooth from farther away: a narrow peak beside `x` or on a straight line needs `scale`.
+
     Next to `x`, where `func` raises a ValueError or an ArithmeticError, it counts as NaN.
 
     See Also
@@ -484,7 +491,7 @@ def numerical_hessian(
     TypeError
         If `x` or ``func(x)`` is not real and numeric.
     ValueError
-        If `scale` is not positive, or there is no such `on_failure`.
+        If `x` is not finite, `scale` is not positive, or there is no such `on_failure`.
 
     Warns
     -----
@@ -663,7 +670,8 @@ def check_kernel_derivatives(
     Returns
     -------
     DerivativeCheck
-        For each tensor the worst entry, its index, and what it should be.
+        For each tensor the worst entry, its index, and what it should be. Its `ok` is None, which
+        is false in a condition, if there is a tensor of which no entry can be checked here.
 
     Raises
     ------
