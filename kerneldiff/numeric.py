@@ -74,10 +74,11 @@ class _Estimate:
     converged: np.ndarray
 
     def precise(self, step: np.ndarray, order: int) -> np.ndarray:
-        """Which are known well beside what the function does within a step."""
+        """Which are known well; second derivatives, beside what the function does in a step."""
         unit = step if order == 1 else step[:, None] * step
-        moves = np.abs(self.value * unit)
-        largest = moves.max(axis=tuple(range(1, moves.ndim)), keepdims=True)
+        largest = np.abs(self.value * unit)
+        if order == 2:  # which often is 0
+            largest = largest.max(axis=(1, 2), keepdims=True)
         return ~self.converged | (self.bound * unit <= CONVERGED * largest)
 
 
@@ -298,6 +299,11 @@ def _best(estimates: list[_Estimate]) -> tuple[_Estimate, np.ndarray]:
     ended = np.zeros(value.shape, bool)
     for new in estimates[1:]:
         agree = np.abs(new.value - value) <= 8 * (new.bound + bound) + CONVERGED * np.abs(value)
+        # Where rounding has hidden all of the function, what is seen farther away says more.
+        blind = ~ended & converged & (np.abs(value) <= bound) & (new.bound < bound)
+        blind &= ~new.converged
+        value[blind], bound[blind] = new.value[blind], new.bound[blind]
+        converged &= ~blind
         both = converged & new.converged
         alone |= both & ~agree & ~ended & (bound > 1e-4 * np.abs(value))
         ended |= both & ~agree

@@ -498,7 +498,14 @@ def _bump(x):
     return np.exp(-(x**2) / 2)
 
 
-@pytest.mark.parametrize("s", [1e-20, 1e-15, 1e-12, 1e-9, 1e-5, 1e5, 1e12])
+@pytest.mark.parametrize(
+    "s",
+    [
+        1e-12,
+        1e12,
+        *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (1e-20, 1e-15, 1e-9, 1e-5, 1e5)),
+    ],
+)
 def test_functions_of_any_scale_at_zero(s):
     """Without `scale`, and beside other entries of the usual size."""
     np.testing.assert_allclose(numerical_jacobian(lambda x: np.exp(x / s), 0.0), 1 / s, rtol=1e-6)
@@ -552,3 +559,25 @@ def test_x_must_be_finite(derivative):
     ):
         with pytest.raises(ValueError, match=message):
             derivative(never, x)
+
+
+@pytest.mark.parametrize("derivative", [numerical_jacobian, numerical_hessian])
+def test_kink_at_zero_beside_another_entry(derivative):
+    """Steps of 1e-17 see nothing of it beside the other entry, larger ones do."""
+    with pytest.warns(numeric.DerivativeWarning):
+        derivative(lambda x: abs(x[0]) + x[1], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-300])
+def test_entries_of_very_different_size(x):
+    jacobian = numerical_jacobian(lambda x: np.exp(x[0]) + np.sin(x[1] / 1e12), [x, 1e20])
+    np.testing.assert_allclose(jacobian[0], 1.0, rtol=1e-6)
+    with pytest.warns(numeric.DerivativeWarning):
+        numerical_jacobian(lambda x: np.exp(x[0]) + np.sin(x[1] / 1e12), [x, 1e300])
+
+
+@pytest.mark.parametrize("s", [1e7, 1e10])
+def test_small_entry_of_a_wide_function(s):
+    """Little of it is seen within a step as small as the entry."""
+    jacobian = numerical_jacobian(lambda x: np.sin(x[0] / s) + x[1], [1e-4, 1.0])
+    np.testing.assert_allclose(jacobian, [np.cos(1e-4 / s) / s, 1.0], rtol=1e-6)
