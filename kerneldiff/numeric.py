@@ -43,10 +43,15 @@ EPS = float(np.finfo(np.float64).eps)
 
 # The first step, as a share of the scale. Then it is halved, while that makes the error smaller.
 FIRST = 1 / 16
-# Scales that are tried where x is 0, and by which the size of x is divided where it does not do.
-# SciPy halves a step up to ten times, so factors of 2^10 leave no gaps.
-AT_ZERO = 2.0 ** np.arange(-30, 31, 10)
+# Scales that are tried where x is 0 or so small that it may be meant to be 0, and by which the size
+# of x is multiplied where it does not do. SciPy halves a step up to ten times, so factors of 2^10
+# leave no gaps.
+AT_ZERO = 2.0 ** np.arange(-50, 31, 10)
+SMALL = 2.0**-20
 SMALLER = 2.0 ** np.arange(-30, 0, 10)
+LARGER = 2.0 ** np.arange(10, 31, 10)
+# How far down scales are looked for of which a function shows that it has smaller ones.
+SMALLEST = 2.0**-200
 # A derivative has converged if its estimated error is below this share of it, or below a multiple
 # of what rounding makes. The weights of SciPy's formula of order 8 are up to 20 in size.
 CONVERGED = 1e-6
@@ -67,6 +72,14 @@ class _Estimate:
     value: np.ndarray
     bound: np.ndarray
     converged: np.ndarray
+
+    def precise(self, step: np.ndarray, order: int) -> np.ndarray:
+        """Which are known well; second derivatives, beside what the function does in a step."""
+        unit = step if order == 1 else step[:, None] * step
+        largest = np.abs(self.value * unit)
+        if order == 2:  # which often is 0
+            largest = largest.max(axis=(1, 2), keepdims=True)
+        return ~self.converged | (self.bound * unit <= CONVERGED * largest)
 
 
 class _Function:
@@ -101,6 +114,34 @@ class _Function:
         largest = np.where(np.isfinite(values), values, 0.0).max(axis=1, keepdims=True)
         return np.where(largest > 0, largest, 1.0)
 
+    def smallest_scale(self, a: int, scale: float) -> float:
+        """Next to 0 along an axis: a scale at which the function moves less than at a larger one.
+
+        Where it moves as much, as after many periods or beyond the end of a peak, what it does
+        closer to the point is not seen.
+        """
+        unit = np.zeros((self.x.size, 3))
+        unit[a] = 1.0, -1.0, 0.7
+
+        def moves(distance: float) -> np.ndarray:
+            return np.abs(self.shifted(distance * unit) - self.value.reshape(-1, 1)).max(axis=1)
+
+        start, far = scale, moves(scale)
+        invisible = 64 * self.eps * np.abs(self.value.ravel())
+        while scale > SMALLEST:
+            near = moves(scale * SMALLER[-1])
+            settled = np.isfinite(far) & (near <= far / 16)
+            if np.all((near <= invisible) | settled):
+                return scale
+            scale, far = scale * SMALLER[-1], near
+        return start
+
+    def rounded(self, step: np.ndarray) -> np.ndarray:
+        """Which share of a step, after it has been halved, is lost when it is added to x."""
+        x = self.x.ravel()
+        least = step * 2.0**-10
+        return np.abs(((x + least) - x) / least - 1) * 2.0**-10
+
     def jacobian(self, step: np.ndarray, options: dict[str, Any]) -> _Estimate:
         """Derivatives (value.size, x.size), with a first step for each entry of x."""
         size = self.size(step)
@@ -108,17 +149,19 @@ class _Function:
             lambda u: self.shifted(_times(step, u)) / _as(size, u), self.eps, options
         )
         # The points themselves are rounded, too.
-        slack = EPS * np.abs(self.x.ravel() / step) * np.abs(found.value)
-        bound = found.bound + ROUNDING * slack
+        slack = np.where(self.rounded(step) > 0, EPS * np.abs(self.x.ravel() / step), 0.0)
+        bound = found.bound + ROUNDING * slack * np.abs(found.value)
         kinks = self._kinks(
             lambda u: self.shifted(_times(step, u)) / _as(size, u), self.eps, options
         )
-        return _Estimate(found.value * size / step, bound * size / step, found.converged & ~kinks)
+        converged = found.converged & ~kinks & self._resolved(slack, options)
+        return _Estimate(found.value * size / step, bound * size / step, converged)
 
     def hessian(self, step: np.ndarray, options: dict[str, Any]) -> _Estimate:
         """Second derivatives (value.size, x.size, x.size), likewise."""
         size, m = self.size(step), len(step)
-        eps = max(self.eps, float(EPS * np.abs(self.x.ravel() / step).max()))
+        slack = np.where(self.rounded(step) > 0, EPS * np.abs(self.x.ravel() / step), 0.0)
+        eps = max(self.eps, float(slack.max()))
         # The inner error is to be small beside the outer one, as in scipy.differentiate.hessian.
         inner = {"tolerances": {"atol": ROUNDING * eps, "rtol": 1e-10}, **options}
 
@@ -135,13 +178,18 @@ class _Function:
 
         found = self._unit_jacobian(slopes, ROUNDING * eps, options)
         converged = found.converged & ~self._kinks(slopes, ROUNDING * eps, options)
+        converged = converged & self._resolved(slack, options)
         shape = (self.value.size, m, m)
-        unit = size[:, :, None] / (step[:, None] * step)
-        return _Estimate(
-            found.value.reshape(shape) * unit,
-            found.bound.reshape(shape) * unit,
-            converged.reshape(shape),
+        # One after the other, as the square of a step may be too small for a number.
+        value, bound = (
+            part.reshape(shape) * size[:, :, None] / step[:, None] / step
+            for part in (found.value, found.bound)
         )
+        return _Estimate(value, bound, converged.reshape(shape) & np.isfinite(bound))
+
+    def _resolved(self, slack: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+        """For which entries of x, steps are not mostly rounding."""
+        return (slack <= CONVERGED) | (options.get("maxiter") == 1)
 
     def _unit_jacobian(
         self, values: Callable[[np.ndarray], np.ndarray], eps: float, options: dict[str, Any]
@@ -194,25 +242,48 @@ def _first(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "initial_step": 1.0}
 
 
-def _steps(x: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """First steps (x.size,) to try, from small to large; and smaller ones, if these do not do.
+@dataclass(frozen=True)
+class _Steps:
+    """First steps (x.size,), from small to large: to try, and if these do not do."""
 
-    They are as large as each entry and as the largest of all, which is better if they are alike.
+    usual: list[np.ndarray]
+    smaller: list[np.ndarray]
+    larger: list[np.ndarray]
+
+
+def _exact(step: np.ndarray) -> np.ndarray:
+    """Powers of two, which make points that are not rounded."""
+    return 2.0 ** np.floor(np.log2(np.clip(step, 2.0**-1000, 2.0**1000)))
+
+
+def _steps(function: _Function) -> _Steps:
+    """Steps as large as each entry, and as the largest of all, which is better if they are alike.
+
+    Where an entry is next to 0 its size says little, and many are tried.
     """
-    own = np.abs(x.ravel())
+    own = np.abs(function.x.ravel())
     common = own.max()
-    if not np.isfinite(common):
-        return [np.full(x.size, FIRST)], []
-    if common == 0:
-        return [np.full(x.size, FIRST * scale) for scale in AT_ZERO], []
-    zero = own == 0
-    size = np.where(zero, common, own)
-    smaller = [FIRST * size * share for share in SMALLER]
-    everywhere = np.full(x.size, FIRST * common)
-    if not zero.any():
-        return ([FIRST * own, everywhere] if own.min() < common / 2 else [everywhere]), smaller
-    below, above = (FIRST * np.where(zero, common * share, own) for share in (2.0**-10, 2.0**10))
-    return [below, everywhere, np.where(zero, above, everywhere)], smaller
+    small = own < SMALL
+    ladder = AT_ZERO
+    if common > ladder[-1]:
+        ladder = np.append(ladder, [common / LARGER[0], common, common * LARGER[0]])
+        ladder.sort()
+    rungs = []
+    for a, size in enumerate(own):
+        if not small[a]:
+            half = (len(ladder) + 2) // 2
+            rungs.append(np.repeat([size, common], [half, len(ladder) + 2 - half]))
+            continue
+        smallest = function.smallest_scale(a, ladder[0])
+        rungs.append(np.sort([*ladder, smallest, size or smallest]))
+    usual = _exact(FIRST * np.array(rungs)).T
+    if not small.any():
+        usual = usual[[0, -1]] if (usual[0] != usual[-1]).any() else usual[:1]
+    return _Steps(
+        list(usual),
+        [_exact(usual[0] * np.where(small, 1, share)) for share in SMALLER],
+        [_exact(usual[-1] * share) for share in LARGER],
+    )
 
 
 def _best(estimates: list[_Estimate]) -> tuple[_Estimate, np.ndarray]:
@@ -228,6 +299,11 @@ def _best(estimates: list[_Estimate]) -> tuple[_Estimate, np.ndarray]:
     ended = np.zeros(value.shape, bool)
     for new in estimates[1:]:
         agree = np.abs(new.value - value) <= 8 * (new.bound + bound) + CONVERGED * np.abs(value)
+        # Where rounding has hidden all of the function, what is seen farther away says more.
+        blind = ~ended & converged & (np.abs(value) <= bound) & (new.bound < bound)
+        blind &= ~new.converged
+        value[blind], bound[blind] = new.value[blind], new.bound[blind]
+        converged &= ~blind
         both = converged & new.converged
         alone |= both & ~agree & ~ended & (bound > 1e-4 * np.abs(value))
         ended |= both & ~agree
@@ -250,6 +326,10 @@ def _derivative(
     """Derivatives of order 1 or 2 of any function."""
     check_choice("on_failure", on_failure, ("warn", "nan", "ignore"))
     x = _real(x, "x")
+    if not np.isfinite(x).all():
+        index = np.unravel_index(int(np.argmin(np.isfinite(x))), x.shape)
+        where = f"x[{', '.join(map(str, index))}]" if x.ndim else "x"
+        raise ValueError(f"{where} is {x[index]}; it must be finite.")
     step = options.pop("initial_step", None)
     if step is not None and scale is not None:
         raise ValueError("scale and initial_step are given; only one of them may be.")
@@ -258,18 +338,20 @@ def _derivative(
     if x.size == 0 or function.value.size == 0:
         return np.zeros(shape)
     by = function.jacobian if order == 1 else function.hessian
-    more: list[np.ndarray] = []
     if step is not None:
-        steps = [_like(step, x, "initial_step")]
+        steps = _Steps([_like(step, x, "initial_step")], [], [])
     elif scale is not None:
-        steps = [FIRST * _like(scale, x, "scale")]
-    else:
-        steps, more = _steps(x)
+        steps = _Steps([_exact(FIRST * _like(scale, x, "scale"))], [], [])
     with np.errstate(all="ignore"):
-        estimates = [by(step, options) for step in steps]
+        if step is None and scale is None:
+            steps = _steps(function)
+        estimates = [by(step, options) for step in steps.usual]
         best, alone = _best(estimates)
-        while more and not best.converged.all():
-            estimates.insert(0, by(more.pop(), options))
+        while steps.smaller and not best.converged.all():
+            estimates.insert(0, by(steps.smaller.pop(), options))
+            best, alone = _best(estimates)
+        while steps.larger and not best.precise(steps.usual[0], order).all():
+            estimates.append(by(steps.larger.pop(0), options))
             best, alone = _best(estimates)
     value, failed = best.value, ~best.converged | alone
     if failed.any() and on_failure == "nan":
@@ -321,12 +403,13 @@ def numerical_jacobian(
         Where to differentiate, of any shape.
     scale : float or array_like, default=None
         Over what distance `func` changes its shape, for all entries of `x` or for each; the first
-        step is 1/16 of it. None stands for the size of the entries of `x`, and for several tries
-        where that does not do or is 0.
+        step is 1/16 of it, rounded down to a power of two. None stands for the size of the entries
+        of `x`, and for several tries where that does not do, is 0, or is small.
     on_failure : {"warn", "nan", "ignore"}, default="warn"
         What is done about derivatives that have not converged (their estimated error is more than
-        1e-6 of them, and more than rounding explains), for which several tries disagree, or that
-        do not exist, at a kink: a `DerivativeWarning`, NaN in their place, or nothing.
+        1e-6 of them, and more than the rounding of ``func(x)`` explains), for which several tries
+        disagree, whose steps are lost in the rounding of `x`, or that do not exist, at a kink: a
+        `DerivativeWarning`, NaN in their place, or nothing.
     **options
         Passed to `scipy.differentiate.jacobian`. An ``initial_step`` takes the place of `scale`;
         with ``tolerances`` it is SciPy's ``success`` that says what has converged, and with
@@ -343,7 +426,7 @@ def numerical_jacobian(
     TypeError
         If `x` or ``func(x)`` is not real and numeric.
     ValueError
-        If `scale` is not positive, or there is no such `on_failure`.
+        If `x` is not finite, `scale` is not positive, or there is no such `on_failure`.
 
     Warns
     -----
@@ -352,6 +435,12 @@ def numerical_jacobian(
 
     Notes
     -----
+    Without `scale`, steps between 2^-30 and 2^30 times an entry are tried while the derivative is
+    not known well, and where an entry is below 1e-6 also such between 2^-50 and 2^30, and smaller
+    ones as long as the function moves as much within a step as within one that is 2^10 times as
+    large. What happens within a distance that is much smaller is not seen if the function looks
+    smooth from farther away: a narrow peak beside `x` or on a straight line needs `scale`.
+
     Next to `x`, where `func` raises a ValueError or an ArithmeticError, it counts as NaN.
 
     See Also
@@ -408,7 +497,7 @@ def numerical_hessian(
     TypeError
         If `x` or ``func(x)`` is not real and numeric.
     ValueError
-        If `scale` is not positive, or there is no such `on_failure`.
+        If `x` is not finite, `scale` is not positive, or there is no such `on_failure`.
 
     Warns
     -----
@@ -514,15 +603,17 @@ class TensorCheck:
     size: int
 
     @property
-    def ok(self) -> bool:
-        """Whether no entry is wrong; see `n_unchecked` for those that nothing is known of."""
+    def ok(self) -> bool | None:
+        """Whether no entry is wrong; None if not one of them can be checked here."""
+        if self.n_wrong == 0 and 0 < self.n_unchecked == self.size:
+            return None
         return self.n_wrong == 0
 
     def __str__(self) -> str:
         if self.size == 0:
             return f"ok     {self.name:<24} no entries"
         index = ", ".join(map(str, self.index))
-        if self.n_unchecked == self.size:
+        if self.ok is None:
             return f"?      {self.name:<24} cannot be checked here"
         return (
             f"{'ok   ' if self.ok else 'WRONG'}  {self.name:<24} "
@@ -550,9 +641,10 @@ class DerivativeCheck:
     tensors: dict[str, TensorCheck] = field(default_factory=dict)
 
     @property
-    def ok(self) -> bool:
-        """Whether every tensor is right."""
-        return all(tensor.ok for tensor in self.tensors.values())
+    def ok(self) -> bool | None:
+        """Whether every tensor is right; None if none is wrong, and some cannot be checked here."""
+        found = {tensor.ok for tensor in self.tensors.values()}
+        return False if False in found else None if None in found else True
 
     def __str__(self) -> str:
         return "\n".join([f"derivatives of {self.kernel}", *map(str, self.tensors.values())])
@@ -584,7 +676,8 @@ def check_kernel_derivatives(
     Returns
     -------
     DerivativeCheck
-        For each tensor the worst entry, its index, and what it should be.
+        For each tensor the worst entry, its index, and what it should be. Its `ok` is None, which
+        is false in a condition, if there is a tensor of which no entry can be checked here.
 
     Raises
     ------
@@ -643,7 +736,7 @@ def check_kernel_derivatives(
         report.tensors[name] = check
         if verbose:
             print(check)
-    if not report.ok:
+    if report.ok is False:
         raise DerivativeError(report)
     return report
 

@@ -31,6 +31,7 @@ from scipy.linalg import LinAlgWarning
 from scipy.linalg.lapack import dgesv, dgetrs
 
 from kerneldiff import _core, kernels
+from kerneldiff._linalg import blas_threads, blas_threads_of
 from kerneldiff._validation import (
     check_names,
     column_names,
@@ -314,16 +315,24 @@ def _balance(largest: np.ndarray, r: int) -> np.ndarray:
     With them the condition depends neither on the units of sites and data nor on single sites
     whose smoothing is huge.  `largest` (..., P) is the largest entry of each row of a site.
     """
-    largest = np.where(largest > 0, largest, 1.0)
-    least = np.broadcast_to(largest.min(axis=-1, keepdims=True), (*largest.shape[:-1], r))
-    return np.sqrt(np.concatenate([largest, 1 / least], axis=-1))
+    p = largest.shape[-1]
+    result = np.empty((*largest.shape[:-1], p + r))
+    result[..., :p] = np.where(largest > 0, largest, 1.0)
+    result[..., p:] = 1 / result[..., :p].min(axis=-1, keepdims=True)
+    return np.sqrt(result, out=result)
 
 
 def _response(solution: np.ndarray, balance: np.ndarray) -> np.ndarray:
     """The longer of the solutions (..., P + R, 2) for the two probes, in balanced units."""
-    solution = solution * balance[..., None]
-    longest = np.argmax((solution**2).sum(axis=-2), axis=-1)
-    return np.take_along_axis(solution, longest[..., None, None], axis=-1)[..., 0]
+    first, second = solution[..., 0] * balance, solution[..., 1] * balance
+    second_is_longer = _squares(second) > _squares(first)
+    return np.where(second_is_longer[..., None], second, first)
+
+
+def _squares(vectors: np.ndarray) -> np.ndarray:
+    """Squared lengths of vectors (..., N)."""
+    squares: np.ndarray = np.einsum("...i,...i->...", vectors, vectors)
+    return squares
 
 
 def _loss(coeffs: np.ndarray, d: np.ndarray, balance: np.ndarray) -> np.ndarray:
@@ -332,10 +341,10 @@ def _loss(coeffs: np.ndarray, d: np.ndarray, balance: np.ndarray) -> np.ndarray:
     Terms of a sum are as large as coefficients in balanced units, and each is rounded.
     """
     p = d.shape[-2]
-    terms = np.abs(coeffs * balance[..., None]).sum(axis=-2)
+    terms = np.einsum("...is,...i->...s", np.abs(coeffs), balance)
     data = np.abs(d / balance[..., :p, None]).max(axis=-2)
     with np.errstate(all="ignore"):
-        return np.max(EPS * terms / data, axis=-1, where=data > 0, initial=0.0)
+        return np.where(data > 0, EPS * terms / data, 0.0).max(axis=-1, initial=0.0)
 
 
 def _condition(response: np.ndarray) -> np.ndarray:
@@ -344,7 +353,7 @@ def _condition(response: np.ndarray) -> np.ndarray:
     The mean square of a response is the squared Frobenius norm of the inverse, and that norm of a
     system whose entries are at most 1 is at most P + R.
     """
-    return response.shape[-1] * np.sqrt((response**2).sum(axis=-1))
+    return response.shape[-1] * np.sqrt(_squares(response))
 
 
 # What is warned of: that fewer than five digits are left of the values; and systems that are
@@ -355,6 +364,9 @@ def _condition(response: np.ndarray) -> np.ndarray:
 _LOSS = 1e-5
 _CLOSE = math.sqrt(EPS)
 _UNDETERMINED = 1e6
+# A system with two rows that are the same has a condition of 1 / EPS, if not infinity; estimates of
+# conditions are too small by more than this share once in a million times.
+_SAME = 1e-3
 
 
 def _closest(response: np.ndarray, p: int) -> np.ndarray:
@@ -723,18 +735,23 @@ class RBFInterpolator(_SciPy):
             self._names = names
         said: list[warnings.WarningMessage] = []
         try:
-            found = self._make(said, args, kwargs)
+            found = self._make(said, arguments, args, kwargs)
         finally:
             for warning in said:
                 warnings.warn(warning.message, stacklevel=2)
         if self.neighbors is None:
             self._look(found)
 
-    def _make(self, said: list[warnings.WarningMessage], args: Any, kwargs: Any) -> Any:
+    def _make(
+        self,
+        said: list[warnings.WarningMessage],
+        arguments: dict[str, Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
         """Check arguments and fit; return what is suspicious, if the system was solved here."""
+        checked = bool(arguments) and arguments.get("neighbors") is None
         try:
-            arguments = _SIGNATURE.bind(*args, **kwargs).arguments
-            checked = arguments.get("neighbors") is None
             if checked:
                 # With neighbors SciPy looks at its arguments, and fits later.
                 self._construct(said, (), {**arguments, "neighbors": sys.maxsize})
@@ -749,7 +766,9 @@ class RBFInterpolator(_SciPy):
                     self.neighbors = None
                     return found
         said.clear()
-        self._construct(said, args, kwargs)
+        # It is not known yet of how many points, and few of BLAS's threads are right for all.
+        with blas_threads:
+            self._construct(said, args, kwargs)
         return None
 
     def _construct(self, said: list[warnings.WarningMessage], args: Any, kwargs: Any) -> None:
@@ -774,12 +793,13 @@ class RBFInterpolator(_SciPy):
         p, r = len(self.y), len(self.powers)
         functions = lhs[:p, :p]
         balance = _balance(np.maximum(functions.max(axis=0), -functions.min(axis=0)), r)
-        lu, pivots, coeffs, info = dgesv(lhs, rhs, overwrite_a=True, overwrite_b=True)
-        if info:
-            return None
+        with blas_threads_of(p + r):
+            lu, pivots, coeffs, info = dgesv(lhs, rhs, overwrite_a=True, overwrite_b=True)
+            if info:
+                return None
+            solution, _ = dgetrs(lu, pivots, balance[:, None] * _probes(p + r))
         self._shift, self._scale = shift, scale
         self._coeffs = coeffs[:, : self.d.shape[1]]
-        solution, _ = dgetrs(lu, pivots, balance[:, None] * _probes(p + r))
         response = _response(solution, balance)[None]
         loss = _loss(coeffs, d, balance)
         return _suspicious(self.y[None], response, loss[None]), response
@@ -792,7 +812,9 @@ class RBFInterpolator(_SciPy):
             local = self._fit_local(sites)
             found = local.suspicious, local.response
         suspicious, response = found or (np.zeros(1, bool), None)
-        if suspicious[0] or self._repeated.max(initial=-1) >= 0:
+        # The sites need not be compared where no two rows can be the same.
+        regular = response is not None and _condition(response)[0] * EPS < _SAME
+        if suspicious[0] or (not regular and self._repeated.max(initial=-1) >= 0):
             what = f"The system of all {sites.size} sites is"
             _warn_singular(what, np.asarray(self.y), self._repeated, sites, response, 3)
 
@@ -928,7 +950,8 @@ class RBFInterpolator(_SciPy):
     def _fit_local(self, sets: np.ndarray) -> _Local:
         arrays = (self.y[sets], self.d[sets], self.smoothing[sets])
         try:
-            return _Local(self._radial, self._monomials, *arrays)
+            with blas_threads_of(sets.shape[1] + len(self.powers)):
+                return _Local(self._radial, self._monomials, *arrays)
         except np.linalg.LinAlgError:
             # Which it was, and why, is SciPy's to say.
             degree = int(self.powers.sum(axis=1).max(initial=-1))

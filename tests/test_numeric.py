@@ -150,7 +150,9 @@ def broken(monkeypatch, on_reference):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_right_derivatives_pass(name, points, on_reference):
     report = check_kernel_derivatives(REGISTRY[name](2), *points)
-    assert report.ok
+    # Over 1e-4 length scales the values of this kernel are 1 but for their last digits.
+    unknown = name == "matern-3/2-wide"
+    assert report.ok is (None if unknown else True)
     assert list(report.tensors) == TENSORS
 
 
@@ -158,7 +160,9 @@ def test_right_derivatives_pass(name, points, on_reference):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_derivatives_pass(name, points):
     report = check_kernel_derivatives(REGISTRY[name](2), *points)
-    assert report.ok
+    # Over 1e-4 length scales the values of this kernel are 1 but for their last digits.
+    unknown = name == "matern-3/2-wide"
+    assert report.ok is (None if unknown else True)
     assert list(report.tensors) == TENSORS
 
 
@@ -469,3 +473,111 @@ def test_kernels_of_any_length_scale(s, broken):
     broken("hessian", lambda tensor: tensor * (1 + 1e-6), only="xy")
     with pytest.raises(DerivativeError):
         check_kernel_derivatives(RBF(0.8 * s), X * s, Y * s)
+
+
+def test_tensor_that_cannot_be_checked_is_not_ok():
+    report = check_kernel_derivatives(Matern(1e4, nu=1.5), X)
+    check = report.tensors["hessian[xx]"]
+    assert check.n_wrong == 0
+    assert check.n_unchecked == check.size
+    assert check.ok is None
+    assert report.ok is None
+    assert "cannot be checked here" in str(check)
+    assert report.tensors["kernel_matrix"].ok is True
+
+
+def test_wrong_tensor_beside_one_that_cannot_be_checked(broken):
+    broken("gradient", lambda tensor: tensor + 1.0)
+    with pytest.raises(DerivativeError) as raised:
+        check_kernel_derivatives(Matern(1e4, nu=1.5), X)
+    assert raised.value.report.ok is False
+    assert raised.value.report.tensors["hessian[xx]"].ok is None
+
+
+def _bump(x):
+    return np.exp(-(x**2) / 2)
+
+
+@pytest.mark.parametrize(
+    "s",
+    [
+        1e-12,
+        1e12,
+        *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (1e-20, 1e-15, 1e-9, 1e-5, 1e5)),
+    ],
+)
+def test_functions_of_any_scale_at_zero(s):
+    """Without `scale`, and beside other entries of the usual size."""
+    np.testing.assert_allclose(numerical_jacobian(lambda x: np.exp(x / s), 0.0), 1 / s, rtol=1e-6)
+    hessian = numerical_hessian(lambda x: np.exp(x / s), 0.0)
+    np.testing.assert_allclose(hessian, 1 / s**2, rtol=1e-6)
+    np.testing.assert_allclose(numerical_hessian(lambda x: _bump(x / s), 0.0), -1 / s**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("s", [1e-15, 1e-12, 1e-9, 1e-7, 1e3, 1e5])
+def test_zeros_beside_other_entries(s):
+    jacobian = numerical_jacobian(lambda x: np.sin(x[0] / s) + x[1], [0.0, 1.0])
+    np.testing.assert_allclose(jacobian, [1 / s, 1.0], rtol=1e-6)
+
+
+def test_bump_beside_another_entry():
+    hessian = numerical_hessian(lambda x: _bump(x[0] / 1e-12) + x[1] ** 2, [0.0, 1.0])
+    np.testing.assert_allclose(np.diag(hessian), [-1e24, 2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [5e-324, 1e-300, -1e-200, 1e-30, 1e-13, 1e-7])
+def test_entries_that_are_nearly_zero(x):
+    np.testing.assert_allclose(numerical_jacobian(np.exp, x), np.exp(x), rtol=1e-6)
+    np.testing.assert_allclose(numerical_hessian(np.exp, x), np.exp(x), rtol=1e-6)
+    if x > 1e-300:  # where they are meant
+        np.testing.assert_allclose(numerical_jacobian(np.log, x), 1 / x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [1.6e9, 1e12, 1.23456789e11])
+def test_steps_are_exact_far_from_zero(x):
+    np.testing.assert_allclose(numerical_jacobian(np.sin, x), np.cos(x), rtol=1e-6)
+    np.testing.assert_allclose(numerical_hessian(np.sin, x), -np.sin(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("derivative", [numerical_jacobian, numerical_hessian])
+def test_steps_lost_in_rounding_are_warned_of(derivative):
+    with pytest.warns(numeric.DerivativeWarning):
+        derivative(np.sin, 1e15)
+    with pytest.warns(numeric.DerivativeWarning):
+        derivative(lambda x: np.sin(x / 1e-9), 1e9, scale=1e-9)
+
+
+@pytest.mark.parametrize("derivative", [numerical_jacobian, numerical_hessian])
+def test_x_must_be_finite(derivative):
+    def never(x):
+        raise AssertionError("called")
+
+    for x, message in (
+        (np.inf, "^x is inf; it must be finite"),
+        ([[1.0, 2.0], [np.nan, 3.0]], r"^x\[1, 0\] is nan"),
+        ([-np.inf], r"^x\[0\] is -inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            derivative(never, x)
+
+
+@pytest.mark.parametrize("derivative", [numerical_jacobian, numerical_hessian])
+def test_kink_at_zero_beside_another_entry(derivative):
+    """Steps of 1e-17 see nothing of it beside the other entry, larger ones do."""
+    with pytest.warns(numeric.DerivativeWarning):
+        derivative(lambda x: abs(x[0]) + x[1], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-300])
+def test_entries_of_very_different_size(x):
+    jacobian = numerical_jacobian(lambda x: np.exp(x[0]) + np.sin(x[1] / 1e12), [x, 1e20])
+    np.testing.assert_allclose(jacobian[0], 1.0, rtol=1e-6)
+    with pytest.warns(numeric.DerivativeWarning):
+        numerical_jacobian(lambda x: np.exp(x[0]) + np.sin(x[1] / 1e12), [x, 1e300])
+
+
+@pytest.mark.parametrize("s", [1e7, 1e10])
+def test_small_entry_of_a_wide_function(s):
+    """Little of it is seen within a step as small as the entry."""
+    jacobian = numerical_jacobian(lambda x: np.sin(x[0] / s) + x[1], [1e-4, 1.0])
+    np.testing.assert_allclose(jacobian, [np.cos(1e-4 / s) / s, 1.0], rtol=1e-6)

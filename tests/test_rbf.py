@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from scipy.stats.qmc import Halton
 from threadpoolctl import threadpool_limits
 
-from kerneldiff import RBFInterpolator, numerical_jacobian, rbf
+from kerneldiff import RBFInterpolator, _linalg, numerical_jacobian, rbf
 
 SciPy = scipy.interpolate.RBFInterpolator
 EPS = np.finfo(float).eps
@@ -1102,3 +1102,24 @@ def test_tree_has_no_threads_of_its_own():
     f(scattered(5000, 2, 1))
     assert asked
     assert all(options.get("workers", 1) == 1 for options in asked)
+
+
+@pytest.mark.parametrize("neighbors", [None, 20])
+def test_systems_are_solved_by_one_thread_of_blas(neighbors, monkeypatch, rng):
+    """OpenBLAS's threads wait for each other by spinning, and fail for very large systems."""
+    inside = []
+
+    def watched(original):
+        def solve(*args, **kwargs):
+            inside.append(_linalg.blas_threads._inside)
+            return original(*args, **kwargs)
+
+        return solve
+
+    monkeypatch.setattr(rbf, "dgesv", watched(rbf.dgesv))
+    monkeypatch.setattr(np.linalg, "solve", watched(np.linalg.solve))
+    y = rng.standard_normal((40, 2))
+    rbf.RBFInterpolator(y, y[:, 0], neighbors=neighbors)(y)
+    assert inside
+    assert min(inside) > 0
+    assert _linalg.blas_threads._inside == 0
