@@ -36,23 +36,38 @@ def pytest_generate_tests(metafunc):
 # Grids of parameters with more cells than this are run whole in the exhaustive tier only.
 GRID = 24
 
+# Tests each cell of which takes seconds, most as they start a Python, or several: the quick tier has
+# one cell in each module.
+LONG = {
+    "test_ctrl_c",
+    "test_interrupts",
+    "test_peak_memory",
+    "test_size_of_the_output_overflows",
+    "test_touches_nothing_beside_the_arrays",
+    "test_unknown_instruction_set",
+}
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Of a large grid, the quick tier has cells in which each value of each parameter occurs.
 
-    The others are marked as exhaustive.  The choice is by checksums of the names of cells: it is
+    Of a long test it has one cell.  The others are marked as exhaustive.  The choice is by checksums of the names of cells: it is
     spread over the grid, and the same on every machine.
     """
     grids = defaultdict(list)
     for item in items:
         if hasattr(item, "callspec"):
             grids[item.nodeid.partition("[")[0]].append(item)
-    for cells in grids.values():
+    for test, cells in grids.items():
+        cells.sort(key=lambda item: (zlib.crc32(item.nodeid.encode()), item.nodeid))
+        if test.rpartition(":")[2] in LONG:
+            for cell in cells[1:]:
+                cell.add_marker(pytest.mark.exhaustive)
         if len(cells) <= GRID:
             continue
         seen = set()
-        for cell in sorted(cells, key=lambda item: (zlib.crc32(item.nodeid.encode()), item.nodeid)):
+        for cell in cells:
             # The same value is the same object in all cells.
             values = {(name, id(value)) for name, value in cell.callspec.params.items()}
             if values <= seen:

@@ -1214,12 +1214,14 @@ def digests():
     return {threads: json.loads(run_python(code, threads=threads)) for threads in (1, 2, 3, 16)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("threads", [2, 3, 16])
 @pytest.mark.parametrize("name", WORK)
 def test_same_bits_for_any_number_of_threads(digests, name, threads):
     assert digests[threads][name] == digests[1][name]
 
 
+@pytest.mark.exhaustive
 def test_all_work_is_different(digests):
     assert len(set(digests[1].values())) == len(WORK)
 
@@ -1276,7 +1278,7 @@ assert forked == [digest(name) for name in names]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
 @pytest.mark.parametrize("before", ["used", "unused"])
 def test_forked_workers(before):
-    run_python(FORK, before, threads=3, timeout=60)
+    run_python(FORK, before, threads=3, timeout=300)
 
 
 # Work that would take minutes.
