@@ -234,6 +234,17 @@ def assert_interruptible(code, *arguments, isa=None, threads=None):
     assert min(ended - sent, used) < 2
 
 
+def check_each(cells, check):
+    """Check cells that share an oracle; all that fail are named."""
+    failures = []
+    for cell in cells:
+        try:
+            check(cell)
+        except AssertionError as error:
+            failures.append(f"{cell!r}: {error}")
+    assert not failures, "\n".join(failures)
+
+
 def peak_growth(call):
     """How many bytes this process grows by while a call lasts, at most; and its result (Linux)."""
 

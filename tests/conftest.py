@@ -36,11 +36,12 @@ def pytest_generate_tests(metafunc):
 # Grids of parameters with more cells than this are run whole in the exhaustive tier only.
 GRID = 24
 
-# Tests each cell of which takes seconds, most as they start a Python, or several: the quick tier has
-# one cell in each module.
+# Tests each cell of which takes seconds, mostly to start a Python: the quick tier has one cell in
+# each module.
 LONG = {
     "test_ctrl_c",
     "test_interrupts",
+    "test_nobody_reads_on",
     "test_peak_memory",
     "test_size_of_the_output_overflows",
     "test_touches_nothing_beside_the_arrays",
@@ -52,8 +53,8 @@ LONG = {
 def pytest_collection_modifyitems(items):
     """Of a large grid, the quick tier has cells in which each value of each parameter occurs.
 
-    Of a long test it has one cell.  The others are marked as exhaustive.  The choice is by checksums of the names of cells: it is
-    spread over the grid, and the same on every machine.
+    Of a long test it has one cell.  The others are marked as exhaustive.  The choice is by
+    checksums of the names of cells: it is spread over the grid, and the same on every machine.
     """
     grids = defaultdict(list)
     for item in items:

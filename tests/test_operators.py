@@ -25,7 +25,7 @@ from _bounds import UNIT, assert_within
 from _functionals import NAMES, ORDERS, functionals, meet, two
 from _oracles import REGISTRY, ard, stationary_product
 from _products import WORK
-from _support import DTYPES, assert_interruptible, run_python
+from _support import DTYPES, assert_interruptible, check_each, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import LowLevelCallable
@@ -171,23 +171,21 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("K", [None, 2, 9])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("second", NAMES)
 @pytest.mark.parametrize("first", NAMES)
-def test_pairs(first, second, kernel, K):
+def test_pairs(first, second, kernel):
     rows, cols = meet(functionals(3, 3), functionals(5, 3, seed=1))
-    check(KERNELS[kernel](3), rows[first], cols[second], K)
+    check_each([None, 2, 9], lambda K: check(KERNELS[kernel](3), rows[first], cols[second], K))
 
 
-@pytest.mark.parametrize("K", [None, 3])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for i, a in enumerate(NAMES) for b in NAMES[: i + 1]]
 )
-def test_pairs_without_columns(first, second, kernel, K):
+def test_pairs_without_columns(first, second, kernel):
     rows = [functionals(4, 3)[first], functionals(5, 3, seed=1)[second]]
-    check(KERNELS[kernel](3), rows, None, K)
+    check_each([None, 3], lambda K: check(KERNELS[kernel](3), rows, None, K))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
