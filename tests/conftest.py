@@ -39,7 +39,9 @@ GRID = 24
 # Tests each cell of which takes seconds, mostly to start a Python: the quick tier has one cell in
 # each module.
 LONG = {
+    "test_config_of_a_forced_instruction_set",
     "test_ctrl_c",
+    "test_forked_workers",
     "test_interrupts",
     "test_nobody_reads_on",
     "test_peak_memory",
