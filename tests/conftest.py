@@ -36,18 +36,25 @@ def pytest_generate_tests(metafunc):
 # Grids of parameters with more cells than this are run whole in the exhaustive tier only.
 GRID = 24
 
-# Tests each cell of which takes seconds, mostly to start a Python: the quick tier has one cell in
-# each module.
+# Tests each cell of which takes seconds, to start a Python or to compile for JAX: the quick tier
+# has one cell in each module.
 LONG = {
+    "test_automatic_differentiation",
     "test_config_of_a_forced_instruction_set",
     "test_ctrl_c",
+    "test_differences",
     "test_forked_workers",
+    "test_hessians_are_those_of_jax",
+    "test_instruction_sets",
     "test_interrupts",
+    "test_jax",
     "test_nobody_reads_on",
     "test_peak_memory",
     "test_size_of_the_output_overflows",
+    "test_total_derivative",
     "test_touches_nothing_beside_the_arrays",
     "test_unknown_instruction_set",
+    "test_ways_to_save",
 }
 
 
