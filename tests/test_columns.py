@@ -244,7 +244,14 @@ def test_values_are_its_own(inner, dims):
     np.testing.assert_allclose(kerneldiff.kernel_matrix(kernel, X), kernel(X), rtol=1e-13)
 
 
-@inners
+@pytest.mark.parametrize(
+    ("inner", "dims"),
+    [
+        # scikit-learn checks the points of each call of a pairwise kernel: 10 seconds.
+        pytest.param(*case, id=name, marks=[pytest.mark.exhaustive] * (name == "pairwise"))
+        for name, case in INNER.items()
+    ],
+)
 def test_finite_differences_agree(inner, dims):
     X, Y = points(2, 2, 4)
     assert check_kernel_derivatives(Columns(inner, dims), X, Y).ok

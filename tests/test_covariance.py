@@ -589,6 +589,7 @@ def test_instruction_sets(arrays, key, dtype):
     assert_within(arrays[key + dtype], *matrices)
 
 
+@pytest.mark.exhaustive
 def test_same_bits_for_any_number_of_threads():
     code = f"""
         {COMPUTE.replace(chr(10), chr(10) + 8 * " ")}

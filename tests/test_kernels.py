@@ -664,6 +664,7 @@ for name in ("nested", "(rbf-ard+dot)**2", "matern-1.7"):
 """
 
 
+@pytest.mark.exhaustive
 def test_same_bits_for_any_number_of_threads():
     said = {threads: run_python(DIGESTS, threads=threads) for threads in (1, 2, 3)}
     assert said[1] == said[2] == said[3]

@@ -155,7 +155,7 @@ def test_all_tasks_are_done_once(threads):
 def test_an_error_ends_all_tasks_and_threads(threads, error):
     """Those that wait for what is never finished, too; afterwards nobody is at work."""
     team = _linalg._Team(threads)
-    started = threading.Barrier(threads, timeout=30)
+    started = threading.Barrier(threads, timeout=300)
 
     def waits():
         started.wait()

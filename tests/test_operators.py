@@ -25,7 +25,7 @@ from _bounds import UNIT, assert_within
 from _functionals import NAMES, ORDERS, functionals, meet, two
 from _oracles import REGISTRY, ard, stationary_product
 from _products import WORK
-from _support import DTYPES, assert_interruptible, run_python
+from _support import DTYPES, assert_interruptible, check_each, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import LowLevelCallable
@@ -171,23 +171,21 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("K", [None, 2, 9])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("second", NAMES)
 @pytest.mark.parametrize("first", NAMES)
-def test_pairs(first, second, kernel, K):
+def test_pairs(first, second, kernel):
     rows, cols = meet(functionals(3, 3), functionals(5, 3, seed=1))
-    check(KERNELS[kernel](3), rows[first], cols[second], K)
+    check_each([None, 2, 9], lambda K: check(KERNELS[kernel](3), rows[first], cols[second], K))
 
 
-@pytest.mark.parametrize("K", [None, 3])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for i, a in enumerate(NAMES) for b in NAMES[: i + 1]]
 )
-def test_pairs_without_columns(first, second, kernel, K):
+def test_pairs_without_columns(first, second, kernel):
     rows = [functionals(4, 3)[first], functionals(5, 3, seed=1)[second]]
-    check(KERNELS[kernel](3), rows, None, K)
+    check_each([None, 3], lambda K: check(KERNELS[kernel](3), rows, None, K))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -972,9 +970,14 @@ def test_solvers(solve):
 def test_preconditioned_solver():
     operator, matrix, b = problem()
     precondition = sla.aslinearoperator(np.diag(1 / operator.diagonal()))
-    x, info = sla.cg(operator, b, rtol=1e-11, M=precondition)
+    steps = []
+    x, info = sla.cg(operator, b, rtol=1e-11, M=precondition, callback=lambda x: steps.append(1))
     assert info == 0
-    assert np.linalg.norm(matrix @ x - b) <= 1e-10 * np.linalg.norm(b)
+    # The residual that cg carries along drifts from that of x by a few roundings of A x in each
+    # step; the error of no x on the way is larger than at the start, in the norm of A.
+    spread = np.linalg.cond(matrix) ** 0.5 * np.linalg.norm(matrix, 2) * np.linalg.norm(x)
+    drift = 8 * len(steps) * UNIT["float64"] * spread
+    assert np.linalg.norm(matrix @ x - b) <= 1e-11 * np.linalg.norm(b) + drift
 
 
 def test_eigenvalues():
@@ -988,8 +991,11 @@ def test_lobpcg():
     operator, matrix, _ = problem()
     guess = right_hand_sides(len(matrix), 4)
     found, _ = sla.lobpcg(operator, guess, largest=True, tol=1e-6, maxiter=200)
-    # Errors of eigenvalues are the squares of those of vectors.
-    np.testing.assert_allclose(np.sort(found), np.linalg.eigvalsh(matrix)[-4:], rtol=1e-10)
+    every = np.linalg.eigvalsh(matrix)
+    # Residuals of 1e-6 at most, whose squares over the distance of the next eigenvalue are the
+    # errors, four residuals together; and the roundings of sums of n terms.
+    error = 4 * 1e-6**2 / (every[-4] - every[-5]) + 8 * len(matrix) * UNIT["float64"] * every[-1]
+    np.testing.assert_allclose(np.sort(found), every[-4:], rtol=0, atol=error)
 
 
 def test_singular_values():
@@ -1214,12 +1220,14 @@ def digests():
     return {threads: json.loads(run_python(code, threads=threads)) for threads in (1, 2, 3, 16)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("threads", [2, 3, 16])
 @pytest.mark.parametrize("name", WORK)
 def test_same_bits_for_any_number_of_threads(digests, name, threads):
     assert digests[threads][name] == digests[1][name]
 
 
+@pytest.mark.exhaustive
 def test_all_work_is_different(digests):
     assert len(set(digests[1].values())) == len(WORK)
 
@@ -1276,7 +1284,7 @@ assert forked == [digest(name) for name in names]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
 @pytest.mark.parametrize("before", ["used", "unused"])
 def test_forked_workers(before):
-    run_python(FORK, before, threads=3, timeout=60)
+    run_python(FORK, before, threads=3, timeout=300)
 
 
 # Work that would take minutes.

@@ -639,6 +639,7 @@ def test_ctrl_c():
     assert_interruptible(INTERRUPTED, threads=2)
 
 
+@pytest.mark.exhaustive
 def test_same_bits_for_any_number_of_threads():
     code = """
         import hashlib

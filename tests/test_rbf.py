@@ -750,6 +750,7 @@ for kernel in ("linear", "gaussian"):
 """
 
 
+@pytest.mark.exhaustive
 def test_same_bits_for_any_number_of_threads():
     one, two, three = (run_python(BITS, threads=threads) for threads in (1, 2, 3))
     assert one == two == three

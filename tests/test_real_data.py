@@ -71,6 +71,7 @@ def airfoil_model(**options):
     )
 
 
+@pytest.mark.exhaustive
 def test_50_airfoils_with_gradients_are_worth_200_without():
     X, y, dy = airfoils()
     with_gradients, without = [], []

@@ -313,7 +313,16 @@ def bundled(name):
 
 @unfinished
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("name", ["airfoils", "diabetes", "engine_deck", "mauna_loa"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "diabetes",
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in ("airfoils", "engine_deck", "mauna_loa")
+        ),
+    ],
+)
 def test_as_good_as_a_perceptron(name):
     """The training error is at most 1.01 times that of the best of ten.
 

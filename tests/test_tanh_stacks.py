@@ -622,6 +622,7 @@ print(json.dumps(digests))
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(
     not kerneldiff._core.config()["openmp"], reason="built without OpenMP: there is one thread"
 )

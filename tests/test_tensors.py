@@ -14,6 +14,7 @@ from _support import (
     TOLERANCES,
     anisotropic,
     assert_right,
+    check_each,
     exact,
     isotropic,
     pair_scales,
@@ -66,14 +67,15 @@ def test_the_measure_sees_one_wrong_entry(entry):
 
 @pytest.mark.parametrize("kernel", [isotropic, anisotropic])
 @dtypes
-@pytest.mark.parametrize("size", SIZES, ids=label)
 @kinds
-def test_sizes(operation, size, dtype, kernel):
-    kernel = kernel(size[2])
-    X, Y = points(*size, dtype)
-    actual = operation(kernel, X, Y)
-    assert actual.shape == operation.shape(*size)
-    assert_right(actual, operation, kernel, X, Y)
+def test_sizes(operation, dtype, kernel):
+    def check(size):
+        X, Y = points(*size, dtype)
+        actual = operation(kernel(size[2]), X, Y)
+        assert actual.shape == operation.shape(*size)
+        assert_right(actual, operation, kernel(size[2]), X, Y)
+
+    check_each(SIZES, check)
 
 
 @pytest.mark.parametrize("kernel", [isotropic, anisotropic])

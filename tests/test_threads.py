@@ -283,7 +283,7 @@ def test_forked_workers(way, before):
     """libgomp does not survive a fork after its first parallel region: a child would wait for
     threads that it does not have, for ever.
     """
-    run_python(FORK, way, before, threads=3, timeout=60)
+    run_python(FORK, way, before, threads=3, timeout=300)
 
 
 # --------------------------------------------------------------------------------------------------
