@@ -53,8 +53,10 @@ LARGER = 2.0 ** np.arange(10, 31, 10)
 # How far down scales are looked for of which a function shows that it has smaller ones.
 SMALLEST = 2.0**-200
 # A derivative has converged if its estimated error is below this share of it, or below a multiple
-# of what rounding makes. The weights of SciPy's formula of order 8 are up to 20 in size.
+# of what rounding makes. The weights of SciPy's formula of order 8 are up to 20 in size. One whose
+# error may be a larger share has to agree with what steps of other sizes give.
 CONVERGED = 1e-6
+VAGUE = 1e-4
 ROUNDING = 32
 # One-sided slopes at these shares of the first step differ by the same at a kink, and by 1/32 as
 # much where there is a second derivative.
@@ -67,16 +69,21 @@ class DerivativeWarning(UserWarning):
 
 @dataclass(frozen=True)
 class _Estimate:
-    """Derivatives by steps of one size: with bounds on their errors, and which have converged."""
+    """Derivatives by steps of one size: with bounds on their errors, and which have converged.
+
+    What is differentiated moves at a rate that is seen next to the point even where the derivative
+    is 0, as at a maximum. It is the measure of bounds.
+    """
 
     value: np.ndarray
     bound: np.ndarray
     converged: np.ndarray
+    rate: np.ndarray
 
     def precise(self, step: np.ndarray, order: int) -> np.ndarray:
         """Which are known well; second derivatives, beside what the function does in a step."""
         unit = step if order == 1 else step[:, None] * step
-        largest = np.abs(self.value * unit)
+        largest = np.fmax(np.abs(self.value), self.rate) * unit
         if order == 2:  # which often is 0
             largest = largest.max(axis=(1, 2), keepdims=True)
         return ~self.converged | (self.bound * unit <= CONVERGED * largest)
@@ -151,11 +158,12 @@ class _Function:
         # The points themselves are rounded, too.
         slack = np.where(self.rounded(step) > 0, EPS * np.abs(self.x.ravel() / step), 0.0)
         bound = found.bound + ROUNDING * slack * np.abs(found.value)
-        kinks = self._kinks(
+        kinks, rate = self._sides(
             lambda u: self.shifted(_times(step, u)) / _as(size, u), self.eps, options
         )
         converged = found.converged & ~kinks & self._resolved(slack, options)
-        return _Estimate(found.value * size / step, bound * size / step, converged)
+        value, bound, rate = (part * size / step for part in (found.value, bound, rate))
+        return _Estimate(value, bound, converged, rate)
 
     def hessian(self, step: np.ndarray, options: dict[str, Any]) -> _Estimate:
         """Second derivatives (value.size, x.size, x.size), likewise."""
@@ -177,15 +185,15 @@ class _Function:
             return np.stack([of_one(row) for row in rows], axis=-1).reshape(-1, *u.shape[1:])
 
         found = self._unit_jacobian(slopes, ROUNDING * eps, options)
-        converged = found.converged & ~self._kinks(slopes, ROUNDING * eps, options)
-        converged = converged & self._resolved(slack, options)
+        kinks, rate = self._sides(slopes, ROUNDING * eps, options)
+        converged = found.converged & ~kinks & self._resolved(slack, options)
         shape = (self.value.size, m, m)
         # One after the other, as the square of a step may be too small for a number.
-        value, bound = (
+        value, bound, rate = (
             part.reshape(shape) * size[:, :, None] / step[:, None] / step
-            for part in (found.value, found.bound)
+            for part in (found.value, found.bound, rate)
         )
-        return _Estimate(value, bound, converged.reshape(shape) & np.isfinite(bound))
+        return _Estimate(value, bound, converged.reshape(shape) & np.isfinite(bound), rate)
 
     def _resolved(self, slack: np.ndarray, options: dict[str, Any]) -> np.ndarray:
         """For which entries of x, steps are not mostly rounding."""
@@ -203,7 +211,8 @@ class _Function:
         )
         value = np.asarray(result.df)
         if options.get("maxiter") == 1:  # the user has looked at the step, SciPy at no error
-            return _Estimate(value, np.zeros_like(value), np.ones(value.shape, bool))
+            zero = np.zeros_like(value)
+            return _Estimate(value, zero, np.ones(value.shape, bool), zero)
         noise = rounding * 2.0 ** np.asarray(result.nit)
         error = np.asarray(result.error)
         if "tolerances" in options:
@@ -211,23 +220,26 @@ class _Function:
         else:
             converged = error <= CONVERGED * np.abs(value) + 64 * noise
         bound = np.where(np.isfinite(error), error, np.inf) + noise
-        return _Estimate(value, bound, converged & np.isfinite(value))
+        return _Estimate(value, bound, converged & np.isfinite(value), np.zeros_like(value))
 
-    def _kinks(
+    def _sides(
         self, values: Callable[[np.ndarray], np.ndarray], eps: float, options: dict[str, Any]
-    ) -> np.ndarray:
-        """Where slopes to the left and to the right differ however close they are taken."""
-        if options.get("maxiter") == 1 or options.get("step_direction", 0) != 0:
-            return np.zeros((), bool)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where slopes to the left and to the right differ however close they are taken.
+
+        And how steep the steeper one is.
+        """
         eye = np.eye(self.x.size)
         here = values(np.zeros((self.x.size, 1)))
+        if options.get("maxiter") == 1 or np.any(options.get("step_direction", 0)):
+            return np.zeros((), bool), np.zeros((len(here), self.x.size))
         jump, slope = [], []
         for share in (NEAR, NEARER):
             ahead, behind = values(share * eye) - here, here - values(-share * eye)
             jump.append(np.abs(ahead - behind) / share)
             slope.append(np.maximum(np.abs(ahead), np.abs(behind)) / share)
         visible = jump[1] > CONVERGED * slope[1] + 64 * eps / NEARER
-        return (jump[1] > jump[0] / 2) & visible
+        return (jump[1] > jump[0] / 2) & visible, slope[0]
 
 
 def _times(step: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -292,27 +304,26 @@ def _best(estimates: list[_Estimate]) -> tuple[_Estimate, np.ndarray]:
     A derivative says what is next to a point, so estimates by large steps count only as long as
     they agree with those by smaller ones; also whether none did, though there were some.
     """
-    value, bound, converged = (
-        getattr(estimates[0], name).copy() for name in ("value", "bound", "converged")
-    )
+    value, bound, converged, rate = (part.copy() for part in vars(estimates[0]).values())
     alone = np.zeros(value.shape, bool)
     ended = np.zeros(value.shape, bool)
     for new in estimates[1:]:
         agree = np.abs(new.value - value) <= 8 * (new.bound + bound) + CONVERGED * np.abs(value)
+        vague = bound > VAGUE * np.fmax(np.abs(value), rate)
         # Where rounding has hidden all of the function, what is seen farther away says more.
-        blind = ~ended & converged & (np.abs(value) <= bound) & (new.bound < bound)
+        blind = ~ended & converged & vague & (np.abs(value) <= bound) & (new.bound < bound)
         blind &= ~new.converged
         value[blind], bound[blind] = new.value[blind], new.bound[blind]
         converged &= ~blind
         both = converged & new.converged
-        alone |= both & ~agree & ~ended & (bound > 1e-4 * np.abs(value))
+        alone |= both & ~agree & ~ended & vague
         ended |= both & ~agree
         better = (new.bound < bound) | np.isnan(value)
         first = new.converged & ~converged
         take = ~ended & (first | (better & (both | (~new.converged & ~converged))))
-        value[take], bound[take] = new.value[take], new.bound[take]
+        value[take], bound[take], rate[take] = new.value[take], new.bound[take], new.rate[take]
         converged |= new.converged & ~ended
-    return _Estimate(value, bound, converged), alone
+    return _Estimate(value, bound, converged, rate), alone
 
 
 def _derivative(

@@ -568,6 +568,37 @@ def test_kink_at_zero_beside_another_entry(derivative):
         derivative(lambda x: abs(x[0]) + x[1], [0.0, 1.0])
 
 
+C = np.array([0.07, 0.6])
+EXTREMA = {
+    "cos": lambda z: np.cos(z),
+    "cos, many periods": lambda z: np.cos(1e4 * z),
+    "cos, of period 4": lambda z: np.cos(np.pi / 2 * z),
+    "cos, far from 0": lambda z: 1e3 + np.cos(z),
+    "rational": lambda z: (1 + z @ z) ** -1.7,
+    "bell": lambda z: np.exp(-z @ z),
+    "bell's Laplacian": lambda z: np.exp(-z @ z) * (1 - 2 * z @ z),
+    "quartic": lambda z: z**4,
+}
+
+
+@pytest.mark.parametrize("at", [0.0, C], ids=["0", "C"])
+@pytest.mark.parametrize("name", EXTREMA)
+def test_zero_derivatives_are_found_without_a_warning(name, at):
+    """At an extremum, whatever a function does where steps are 2^10 times as large.
+
+    An exact 0 is beyond rounding: of values of size 1000 at most, over steps of 2^-12 and more.
+    """
+    jacobian = numerical_jacobian(lambda x: EXTREMA[name](x - at), at + np.zeros(2))
+    assert np.abs(jacobian).max() <= 32 * 1e3 * np.finfo(float).eps * 2**12 * 2**10
+
+
+@pytest.mark.parametrize(
+    ("function", "x"), [(np.sin, np.pi), (np.sin, 0.0), (lambda x: np.tanh(x - 0.6), 0.6)]
+)
+def test_points_of_inflection(function, x):
+    assert abs(numerical_hessian(function, x)) <= 1e-6
+
+
 @pytest.mark.parametrize("x", [0.0, 1e-300])
 def test_entries_of_very_different_size(x):
     jacobian = numerical_jacobian(lambda x: np.exp(x[0]) + np.sin(x[1] / 1e12), [x, 1e20])
