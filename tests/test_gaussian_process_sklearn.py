@@ -8,7 +8,11 @@ from threadpoolctl import threadpool_limits
 from kerneldiff import GaussianProcessRegressor
 
 # The warnings of optimizers, bounds and variances, which are scikit-learn's, are no errors there.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:Predicted variances smaller than 0:UserWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered in log:RuntimeWarning"),
+]
 
 # One compares with differences over steps of 1e-9, which are mostly rounding, and is marked there
 # as expected to fail; test_likelihood_gradient in test_gaussian_process.py does that better.
