@@ -35,6 +35,7 @@ weights_gradient()
 import functools
 import itertools
 import math
+import operator
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -1568,12 +1569,16 @@ class _Compiler:
         weights = self.invariants[l].weights
         if weights is None:
             return [((~l,), 1.0), ((l,), 2.0 * (self.d - 1))]
-        forth, back = (np.cumsum((0.0, *w[:-1])) for w in (weights, weights[::-1]))
+        # With numbers of Python, which become infinite without a warning.
+        before, after = (
+            list(itertools.accumulate(w[:-1], initial=0.0)) for w in (weights, weights[::-1])
+        )
+        others = [a + b for a, b in zip(before, reversed(after), strict=True)]
         inverse = self.allocate()
         self.step("reciprocal", inverse, ~l)
         result = []
-        for index, factor, sums in (((~l,), 1.0, weights), ((l,), 2.0, forth + back[::-1])):
-            products = tuple((np.array(weights) * sums).tolist())
+        for index, factor, sums in (((~l,), 1.0, weights), ((l,), 2.0, others)):
+            products = tuple(map(operator.mul, weights, sums))
             if any(products):
                 number, ratio = self.multiple(products, _DIFFERENCE, _DIFFERENCE)
                 terms = [(factor * ratio, _Buffer(~number), _Buffer(inverse))]

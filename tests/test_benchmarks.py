@@ -228,6 +228,7 @@ def test_ratios_beside_other_work():
     ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("case", busy.QUICK_CASES, ids=lambda case: case.name)
 def test_other_work_begins_and_ends(case, monkeypatch):
     """All kinds of work can be done, and what keeps the processors busy is there for one half."""

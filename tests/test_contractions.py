@@ -130,6 +130,7 @@ def near(actual, W, tensor, matrix, dtype="float64"):
     assert (np.abs(actual - exact) <= ROUNDINGS * UNIT[dtype] * scale).all()
 
 
+@pytest.mark.quick(20)
 @pytest.mark.parametrize(("K", "dtype"), [("dense", "float64"), (3, "float64"), (None, "float32")])
 @symmetries
 @pytest.mark.parametrize("name", CASES)
@@ -141,6 +142,7 @@ def test_theta(name, symmetric, K, dtype):
     near(actual, whole(W, symmetric), *dense_derivatives(name, symmetric, dtype), dtype)
 
 
+@pytest.mark.quick(4)
 @factors
 @pytest.mark.parametrize("second", NAMES[:6])
 @pytest.mark.parametrize("first", NAMES[:6])
@@ -206,6 +208,7 @@ def test_theta_of_dimensions(name, D, K):
     near(operator.vjp(W), whole(W), tensor, matrix)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("K", ["dense", 2])
 @pytest.mark.parametrize("name", OWN)
 def test_theta_of_kernels_of_ones_own(name, K):
@@ -310,6 +313,7 @@ def point_tensors_and_bounds(name, wrt):
 SMOOTH_ENOUGH = [name for name, case in REGISTRY.items() if case.smoothness > 1]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("wrt", ["rows", "cols"])
 @pytest.mark.parametrize(("K", "dtype"), [("dense", "float64"), (3, "float64"), (None, "float32")])
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
@@ -358,6 +362,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kernel", KERNELS)
 @factors
 @pytest.mark.parametrize(
@@ -578,6 +583,7 @@ def product_of(tangent, tensor, bound, V, dtype="float64"):
     return exact, np.where(np.isnan(error), np.inf, error)
 
 
+@pytest.mark.quick(20)
 @pytest.mark.parametrize(("K", "dtype"), [(None, "float64"), (2, "float32")])
 @symmetries
 @pytest.mark.parametrize("name", CASES)
@@ -611,6 +617,7 @@ def test_tangent_of_points(first, second, wrt, K):
     assert_within(operator.jvp(tangent, V, wrt), *product_of(tangent.ravel(), tensor, bound, V))
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for i, a in enumerate(NAMES[:6]) for b in NAMES[: i + 1 : 2]]
@@ -720,6 +727,7 @@ def jax_gradients(kernel, rows, cols, W):
     return dict(zip(["theta", "rows", "cols"], map(np.asarray, gradients), strict=True))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("first", "second", "kernel"),
     [
@@ -743,6 +751,7 @@ def test_jax(first, second, kernel):
         )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("second", ["ValueGradient", "Laplacian"])
 @pytest.mark.parametrize("first", NAMES[1:6])
 def test_differences(first, second):
@@ -782,6 +791,7 @@ def test_total_differences(first):
     np.testing.assert_allclose(actual, numerical, rtol=0, atol=1e-9 * np.abs(numerical).max())
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("K", ["dense", None, 3])
 @pytest.mark.parametrize(
     "kernel",
@@ -828,6 +838,7 @@ def test_noise_that_changes_with_its_point(kernel, K):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("K", ["dense", 2])
 @symmetries
 @pytest.mark.parametrize("name", ["Value", "ValueGradient"])

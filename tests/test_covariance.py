@@ -67,6 +67,7 @@ def assert_right(kernel, rows, cols=None, dtype="float64"):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(16)
 @dtypes
 @pytest.mark.parametrize("name", REGISTRY)
 def test_kernels(name, dtype):
@@ -243,6 +244,7 @@ def test_operators_applied_numerically(kernel, first, second):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if case.positive])
 def test_symmetric_and_positive_semidefinite(name):
     case = REGISTRY[name]
@@ -422,6 +424,7 @@ def problems(draw):
     return kernel, rows[first], cols[second], min(ORDERS[first], ORDERS[second]), dtype
 
 
+@pytest.mark.exhaustive
 @given(problems())
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_random_kernels(problem):
@@ -531,6 +534,7 @@ def test_whole_output_in_c_order_without_columns():
     np.testing.assert_array_equal(out, covariance(two(3), rows))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("first", ["ValueGradient", "masked ValueGradient"])
 def test_large_reused_output(first, order):
@@ -581,6 +585,7 @@ def arrays(isa, tmp_path_factory):
     return np.load(path)
 
 
+@pytest.mark.exhaustive
 @dtypes
 @pytest.mark.parametrize("key", SETS)
 def test_instruction_sets(arrays, key, dtype):
@@ -641,6 +646,8 @@ for d in (1, 2, 3, 5, 7, 8, 17):
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="protects pages of memory as POSIX systems do")
 @dtypes
 def test_touches_nothing_beside_the_arrays(isa, dtype):
@@ -691,6 +698,7 @@ print(grown - (matrix.nbytes if out is None else 0))
 """
 
 
+@pytest.mark.exhaustive
 @linux
 @pytest.mark.parametrize(
     ("case", "out"),
@@ -736,6 +744,8 @@ assert np.abs(covariance(RBF(), rows) - _reference.covariance(RBF(), rows)).max(
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @linux
 @pytest.mark.parametrize(
     ("case", "out"),

@@ -1470,6 +1470,7 @@ saved_models = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", saved_models)
 def test_each_array_is_saved_once(name, rng, tmp_path):
     """All ways to copy a model give the same predictions from the same amount of memory."""

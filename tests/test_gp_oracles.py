@@ -350,6 +350,7 @@ def asked_for(name, options):
     return list(found.values())
 
 
+@pytest.mark.quick(6)
 @every_case
 def test_condition_is_what_tolerances_are_made_for(name, data, options):
     _, oracle = fitted(name, data, **options)

@@ -130,6 +130,7 @@ def test_differences_of_scikit_learn(name):
     np.testing.assert_allclose(gram_jacobian(kernel, X), expected, rtol=0, atol=2e-9)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "kernel",
     [
@@ -381,6 +382,8 @@ print(grown - sum(array.nbytes for array in arrays))
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @linux
 @layouts
 def test_peak_memory(layout):
@@ -409,6 +412,7 @@ report_interrupt(call)
 """
 
 
+@pytest.mark.exhaustive
 @linux
 @layouts
 def test_ctrl_c(layout):

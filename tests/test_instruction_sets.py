@@ -43,6 +43,7 @@ def baseline(tmp_path_factory):
     return np.load(path)
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("case", TENSORS)
 def test_tensors_are_right(arrays, case):
     name, kernel, dtype, size, spread = TENSORS[case]
@@ -56,6 +57,7 @@ def test_tanh_is_right(arrays, case):
     ASSERTIONS[name](arrays[case], *tanh_inputs(dtype, size))
 
 
+@pytest.mark.quick(24)
 @pytest.mark.parametrize("case", [*TENSORS, *TANH])
 def test_instruction_sets_agree(arrays, baseline, case):
     dtype = (TENSORS.get(case) or TANH[case])[-3 if case in TENSORS else -2]
@@ -73,6 +75,7 @@ def test_products_agree(arrays, baseline, case):
     assert difference <= 100 * agreement * np.abs(baseline[case]).max()
 
 
+@pytest.mark.quick(1)
 def test_subnormals_survive_use(isa):
     """In the main thread, after import and after calls in each type."""
     run_python(
@@ -91,6 +94,7 @@ def test_subnormals_survive_use(isa):
     )
 
 
+@pytest.mark.exhaustive
 def test_subnormals_survive_without_numpys_help():
     """NumPy repairs the mode when it is imported; nothing of it is needed to look at a float."""
     run_python("import kerneldiff; assert 2.0**-1022 / 2 > 0; assert 5e-324 * 2.0**60 > 0")
@@ -166,6 +170,7 @@ for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 33):
 """
 
 
+@pytest.mark.quick(1)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="protects pages of memory as POSIX systems do")
 @pytest.mark.parametrize("dtype", AGREEMENT)
 def test_touches_nothing_beside_the_arrays(isa, dtype):
@@ -196,6 +201,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("use", "isa_asked"),
     [
@@ -211,6 +217,7 @@ def test_unknown_instruction_set(use, isa_asked):
         assert word in message
 
 
+@pytest.mark.exhaustive
 def test_unknown_instruction_set_is_refused_again():
     run_python(
         """
@@ -223,6 +230,7 @@ def test_unknown_instruction_set_is_refused_again():
     )
 
 
+@pytest.mark.exhaustive
 def test_the_last_instruction_set_is_chosen():
     config = json.loads(
         run_python(

@@ -306,6 +306,7 @@ def at_pairs(kernel, X, Y, sides):
     return np.moveaxis(np.diagonal(tensor), -1, 0)
 
 
+@pytest.mark.quick(24)
 @pytest.mark.parametrize("place", ["near", "coincident"])
 @names
 def test_mpmath(name, place):
@@ -326,6 +327,7 @@ def test_mpmath(name, place):
             assert (error.reshape(len(X), -1).max(axis=1) <= 1e-12 * largest).all()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if not case.bessel])
 def test_jax(name):
     """Automatic differentiation of the kernel in squared distances."""
@@ -616,6 +618,7 @@ def arrays(isa, tmp_path_factory):
     return np.load(path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("key", ARRAYS)
 def test_instruction_sets(arrays, key):
     """All are within the same bounds, so no more than twice of them apart."""
@@ -645,6 +648,7 @@ for d in (1, 2, 3, 4, 5, 7, 8, 10, 17, 33):
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="protects pages of memory as POSIX systems do")
 @dtypes
 def test_touches_nothing_beside_the_arrays(isa, dtype):

@@ -282,6 +282,7 @@ print(json.dumps([before, inside[0], after, limited, counts()]))
     assert last == before
 
 
+@pytest.mark.exhaustive
 def test_one_thread_of_python_lowers_and_another_one_restores():
     found = of_blas("""
 from kerneldiff._linalg import blas_threads
@@ -367,6 +368,7 @@ print(json.dumps([before, counts(), differences, sorted(set(failures)), len(fail
     assert max(differences.values()) < 1e-8
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("call", ["tanh", "rotation", "prior"])
 def test_other_computations_restore_it_too(call):
     found = of_blas(f"""

@@ -205,6 +205,7 @@ FUNCTIONS = {
 functions = pytest.mark.parametrize("name", FUNCTIONS)
 
 
+@pytest.mark.quick(2)
 @functions
 def test_functions_of_a_matrix(name, data):
     """∂f/∂K for all entries of K, symmetric or not."""

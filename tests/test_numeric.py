@@ -146,6 +146,7 @@ def broken(monkeypatch, on_reference):
     return breaks
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("points", [(X, Y), (X, None)], ids=["X,Y", "X"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_right_derivatives_pass(name, points, on_reference):
@@ -156,6 +157,7 @@ def test_right_derivatives_pass(name, points, on_reference):
     assert list(report.tensors) == TENSORS
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("points", [(X, Y), (X, None)], ids=["X,Y", "X"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_derivatives_pass(name, points):
@@ -166,6 +168,7 @@ def test_compiled_derivatives_pass(name, points):
     assert list(report.tensors) == TENSORS
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("nu", [0.5, 0.6, 0.8, 1.0, 1.1, 1.3, 1.5, 2.5])
 def test_rough_kernels_pass_at_coincident_points(nu, on_reference):
     kernel = Matern([0.5, 2.0], nu=nu) + 0.1 * RBF(1.0)
@@ -218,6 +221,7 @@ def wrong_tensors(kernel, points=(X, Y)):
     return {name: check for name, check in raised.value.report.tensors.items() if not check.ok}
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("change", WRONG_EVERYWHERE)
 @pytest.mark.parametrize("tensor", TENSORS[1:])
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -227,6 +231,7 @@ def test_wrong_tensor_is_found(kernel, tensor, change, broken):
     assert list(wrong_tensors(KERNELS[kernel])) == [tensor]
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("change", ["flipped sign", "relative error 1e-6", "NaN"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_wrong_values_are_found(kernel, change, monkeypatch, on_reference):
@@ -238,6 +243,7 @@ def test_wrong_values_are_found(kernel, change, monkeypatch, on_reference):
     assert list(wrong_tensors(KERNELS[kernel])) == ["kernel_matrix"]
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("wrt", ["xx", "xy", "yx", "yy"])
 @pytest.mark.parametrize("name", ["hessian", "hessian_diag"])
 @pytest.mark.parametrize("points", [(X, Y), (X, None), (X[:1], None)], ids=["X,Y", "X", "one"])
@@ -393,6 +399,7 @@ def test_points_must_be_real():
 # --- steps in proportion, and what has not converged ---------------------------------------------
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("s", [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e9])
 def test_functions_of_any_scale(s):
     """A share of 1e-9 of rounding at the worst step, 1e-6 for second derivatives."""
@@ -525,6 +532,7 @@ def test_bump_beside_another_entry():
     np.testing.assert_allclose(np.diag(hessian), [-1e24, 2.0], rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("x", [5e-324, 1e-300, -1e-200, 1e-30, 1e-13, 1e-7])
 def test_entries_that_are_nearly_zero(x):
     np.testing.assert_allclose(numerical_jacobian(np.exp, x), np.exp(x), rtol=1e-6)
@@ -561,6 +569,7 @@ def test_x_must_be_finite(derivative):
             derivative(never, x)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("derivative", [numerical_jacobian, numerical_hessian])
 def test_kink_at_zero_beside_another_entry(derivative):
     """Steps of 1e-17 see nothing of it beside the other entry, larger ones do."""

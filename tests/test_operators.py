@@ -125,6 +125,7 @@ def known(name):
     return [key for key in SIDE if 2 * ORDERS[key] < REGISTRY[name].smoothness or not ORDERS[key]]
 
 
+@pytest.mark.quick(16)
 @dtypes
 @pytest.mark.parametrize("name", REGISTRY)
 def test_kernels(name, dtype):
@@ -135,6 +136,7 @@ def test_kernels(name, dtype):
     assert_right(CovarianceOperator(kernel, rows, cols) @ V, kernel, rows, cols, V, dtype)
 
 
+@pytest.mark.quick(16)
 @dtypes
 @pytest.mark.parametrize("name", REGISTRY)
 def test_kernels_without_columns(name, dtype):
@@ -251,6 +253,7 @@ def products(draw):
     return kernel, rows, cols, order, dtype, draw(st.sampled_from([None, 1, 2, 8]))
 
 
+@pytest.mark.exhaustive
 @given(products())
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_random_kernels(problem):
@@ -726,6 +729,7 @@ def test_adjoint(name, key, dtype):
     assert abs(left - right) <= 2 * np.abs(u) @ error @ np.abs(v)
 
 
+@pytest.mark.quick(16)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_adjoint_of_kernels(name):
     case = REGISTRY[name]
@@ -824,6 +828,7 @@ def test_diagonal(symmetric, noise, dtype):
     )
 
 
+@pytest.mark.quick(16)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_diagonals_of_kernels(name):
     """Entries of the matrix, by another way or not."""
@@ -1281,6 +1286,7 @@ assert forked == [digest(name) for name in names]
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
 @pytest.mark.parametrize("before", ["used", "unused"])
 def test_forked_workers(before):
@@ -1342,6 +1348,7 @@ assert np.abs(product - _reference.covariance(RBF(), rows).sum(axis=1)).max() < 
 """
 
 
+@pytest.mark.exhaustive
 @linux
 @pytest.mark.parametrize(
     "case",
@@ -1411,6 +1418,7 @@ print(grown - getattr(result, "nbytes", 0))
 """
 
 
+@pytest.mark.exhaustive
 @linux
 @pytest.mark.parametrize(
     "case",
@@ -1468,6 +1476,7 @@ for d in (1, 2, 3, 5, 7, 8, 17):
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="protects pages of memory as POSIX systems do")
 @dtypes
 def test_touches_nothing_beside_the_arrays(isa, dtype):

@@ -115,6 +115,7 @@ def make(name, ax=None):
 NAMES = ("matrix", "several", "process", "field", "jacobian", "sensitivity", "speedup")
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("style", ["default", "dark_background"])
 @pytest.mark.parametrize("name", NAMES)
 def test_renders(name, style):
@@ -141,6 +142,7 @@ def test_axes_that_are_given(name):
         assert display.ax_ is left
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["several", "jacobian"])
 def test_several_axes_in_the_place_of_one(name):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
@@ -178,6 +180,7 @@ def test_wrong_number_of_axes():
         make("several", axes)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_plotted_again(name):
     display = make(name)
@@ -187,6 +190,7 @@ def test_plotted_again(name):
     assert np.array_equal(rendered(display.figure_), rendered(first))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_layout(name):
     """Nothing sticks out of a new figure, unless the user has chosen how figures are laid out."""
@@ -224,6 +228,7 @@ def test_pyplot_is_not_needed():
     assert run_python(code) == "False\n"
 
 
+@pytest.mark.exhaustive
 def test_import_of_the_package():
     code = "import sys, kerneldiff; print([m for m in sys.modules if m.startswith('matplotlib')])"
     assert run_python(code) == "[]\n"

@@ -157,6 +157,7 @@ ISOTROPIC = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("d", [1, 2, 5])
 @pytest.mark.parametrize("kernel", ISOTROPIC.values(), ids=ISOTROPIC)
@@ -188,6 +189,7 @@ SEVERAL = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("kernel", SEVERAL.values(), ids=SEVERAL)
 def test_several_invariants(kernel, dtype):
@@ -205,6 +207,7 @@ def test_several_invariants(kernel, dtype):
             assert_close(H, exact, terms, dtype)
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize(
     "kernel", [*ISOTROPIC.values(), *SEVERAL.values()], ids=[*ISOTROPIC, *SEVERAL]
 )

@@ -772,6 +772,8 @@ report_interrupt(lambda: [f.gradient(x) for _ in range(20)])
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("neighbors", [0, 150])
 def test_interrupts(neighbors):
     assert_interruptible(INTERRUPTED, neighbors, threads=1)

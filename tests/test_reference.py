@@ -160,6 +160,7 @@ def test_higher_derivatives_are_those_of_50_digits(name, D, place, sides):
 # --- derivatives of automatic differentiation --------------------------------------------------
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if not case.bessel])
 def test_hessians_are_those_of_jax(name):
     X, Y, joint = jax_hessians(name, D)

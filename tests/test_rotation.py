@@ -213,12 +213,14 @@ def test_learning(name, shape):
     assert_learns(case(name, *shape))
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("level", [1e-1, 1e-8, 1e-11])
 @pytest.mark.parametrize("name", ["rbf", "ard sum", "dot*rbf", "matern32", "white"])
 def test_learning_with_noise(name, level):
     assert_learns(case(name, 6, 15, level))
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("functional", FUNCTIONALS)
 @pytest.mark.parametrize("name", KERNELS)
 def test_prediction(name, functional):

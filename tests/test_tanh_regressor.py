@@ -204,6 +204,7 @@ def test_blocks_of_rows(monkeypatch):
 
 # With hidden layers, whose weights nothing penalizes, losses often have no minimum at finite
 # weights, and creep towards their infimum.
+@pytest.mark.quick(2)
 @targets
 @pytest.mark.parametrize(
     ("hidden", "alpha", "tol"),
@@ -311,6 +312,7 @@ def bundled(name):
     return data["X"], data["y"], 10
 
 
+@pytest.mark.exhaustive
 @unfinished
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
@@ -377,6 +379,7 @@ def test_predict_is_the_basis(hidden, t):
     assert np.shape(model.intercept_) == ((t,) if t else ())
 
 
+@pytest.mark.quick(2)
 @stacks
 @pytest.mark.parametrize("t", [None, 2])
 def test_derivatives(hidden, t):
@@ -717,6 +720,7 @@ def without_unique_optimum(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": "the optimum is not unique"}
 
 
+@pytest.mark.quick(60)
 @unfinished
 @parametrize_with_checks(
     [
@@ -913,6 +917,7 @@ def test_feature_names():
     assert not hasattr(model, "feature_names_in_")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("weights", [200, 600], ids=["Gauss-Newton", "L-BFGS"])
 def test_interrupt(weights):
     assert_interruptible(
@@ -929,6 +934,7 @@ def test_interrupt(weights):
     )
 
 
+@pytest.mark.exhaustive
 def test_numbers_of_threads():
     """The same result, to the last bit, whatever the number of threads."""
     code = """

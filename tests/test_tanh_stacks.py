@@ -112,6 +112,7 @@ def case(request):
     return X, weights, dW, G, jax.tree.map(np.asarray, expected)
 
 
+@pytest.mark.quick(1)
 def test_reference(case):
     X, weights, _, _, expected = case
     depth = len(weights)
@@ -157,6 +158,7 @@ def test_vjp(case):
         assert_close(actual, other, len(weights))
 
 
+@pytest.mark.exhaustive
 def test_log_abs_det_of_jax():
     """The Jacobian's determinant, as JAX and LAPACK have it."""
     X, weights = normal(5, 3), weights_of((3, 4, 3, 5, 3))
@@ -647,6 +649,8 @@ assert abs(small.vjp([[0.0]], [[3.0]])[1, 0] - 3) < 1e-14
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="signals are those of POSIX")
 def test_ctrl_c():
     # The slowest instruction set: what it does between two looks at signals takes longest.

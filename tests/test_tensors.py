@@ -88,6 +88,7 @@ def test_many_dimensions(size, name, dtype, kernel):
     assert_right(operation(kernel, X, Y), operation, kernel, X, Y)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kernel", [isotropic, anisotropic])
 @dtypes
 @pytest.mark.parametrize("name", ["hessian-xx", "packed-xx"])
@@ -336,6 +337,7 @@ def test_writes_nothing_beside_out(operation, dtype, d):
     np.testing.assert_array_equal(memory[-guard:], 7)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["kernel_matrix", "gradient-x", "hessian-xx", "packed-xy"])
 @dtypes
 def test_large_reused_output(name, dtype):
@@ -617,6 +619,7 @@ def autodiff(request):
     return kernel, X, Y, found
 
 
+@pytest.mark.quick(1)
 @operations
 def test_jax(operation, autodiff):
     kernel, X, Y, tensors = autodiff

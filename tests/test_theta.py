@@ -312,6 +312,7 @@ def assert_right(kernel, rows, cols=None, dtype="float64"):
     assert_within(actual, exact, bounds)
 
 
+@pytest.mark.quick(20)
 @pytest.mark.parametrize(("D", "dtype"), [(1, "float64"), (2, "float64"), (2, "float32")])
 @pytest.mark.parametrize("name", CASES)
 def test_kernels(name, D, dtype):
@@ -321,6 +322,7 @@ def test_kernels(name, D, dtype):
     assert_right(CASES[name](D), *sides, dtype)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("second", NAMES)
 @pytest.mark.parametrize("first", NAMES)
 def test_pairs(first, second):
@@ -341,6 +343,7 @@ def test_rough_kernels_with_derivatives_on_one_side(name, side):
     assert_right(REGISTRY[name](2), *(sides if side == "rows" else sides[::-1]))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("D", [5, 17])
 @pytest.mark.parametrize("second", ["ValueGradient", "Laplacian"])
 def test_dimensions(second, D):
@@ -426,6 +429,7 @@ def test_mpmath(kernel, place):
                 assert abs(mp.mpf(float(actual[p, i])) - exact) <= bound[i, i]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "kernel",
     [
@@ -611,6 +615,7 @@ def test_noise_next_to_scales_far_apart(dtype):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(24)
 @pytest.mark.filterwarnings("ignore:divide by zero")  # logarithms of 0
 @dtypes
 @pytest.mark.parametrize("name", CASES)
@@ -737,6 +742,7 @@ OWN = {
 }
 
 
+@pytest.mark.quick(4)
 @dtypes
 @pytest.mark.parametrize("name", OWN)
 def test_kernels_of_ones_own(name, dtype):

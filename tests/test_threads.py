@@ -62,6 +62,7 @@ def digests():
     return {threads: json.loads(run_python(DIGESTS, threads=threads)) for threads in (1, 2, 3)}
 
 
+@pytest.mark.quick(4)
 @openmp
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -71,6 +72,7 @@ def test_same_bits_for_any_number_of_threads(digests, name, dtype, threads):
     assert digests[threads][key] == digests[1][key]
 
 
+@pytest.mark.quick(1)
 @openmp
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_follows_omp_num_threads(threads):
@@ -87,6 +89,7 @@ def test_follows_threadpoolctl(limit):
         assert _core.config()["threads"] == limit
 
 
+@pytest.mark.quick(1)
 @openmp
 @linux
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -276,6 +279,7 @@ assert kerneldiff._core.config()["threads"] == 3 or not kerneldiff._core.config(
 """
 
 
+@pytest.mark.quick(1)
 @forks
 @pytest.mark.parametrize("before", ["used", "unused"])
 @pytest.mark.parametrize("way", ["pool", "joblib", "nested"])
@@ -367,6 +371,7 @@ assert np.abs(kerneldiff.hessian(RBF(), X) - _reference.hessian(RBF(), X)).max()
 """
 
 
+@pytest.mark.quick(1)
 @linux
 @pytest.mark.parametrize(
     "case",
@@ -427,6 +432,8 @@ print(grown - array.nbytes - sum(points.nbytes for points in inputs))
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.quick(1)
 @linux
 @pytest.mark.parametrize(
     "case",
