@@ -38,6 +38,7 @@ def demo():
     return run("demo")
 
 
+@pytest.mark.exhaustive
 def test_demo_passes(demo):
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert demo.stderr == ""
@@ -147,7 +148,6 @@ def test_config_of_a_forced_instruction_set(isa):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.quick(1)
 @pytest.mark.parametrize("command", ["config", "demo"])
 def test_unknown_instruction_set(command):
     """A mistake of the user's: a sentence, not a traceback."""
@@ -187,6 +187,7 @@ def test_arguments_that_make_no_sense(arguments, capsys):
     assert capsys.readouterr().err.startswith("usage: kerneldiff")
 
 
+@pytest.mark.exhaustive
 def test_as_a_module():
     done = subprocess.run(
         [sys.executable, "-P", "-m", "kerneldiff", "--version"],
@@ -231,7 +232,7 @@ def test_show_config_in_a_mode_it_does_not_have():
         kerneldiff.show_config("json")
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
 @pytest.mark.parametrize("arguments", [("config",), ("demo",), ("--help",), ("bench", "--list")])
 def test_nobody_reads_on(arguments):

@@ -244,7 +244,7 @@ def test_values_are_its_own(inner, dims):
     np.testing.assert_allclose(kerneldiff.kernel_matrix(kernel, X), kernel(X), rtol=1e-13)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("inner", "dims"),
     [

@@ -130,7 +130,7 @@ def near(actual, W, tensor, matrix, dtype="float64"):
     assert (np.abs(actual - exact) <= ROUNDINGS * UNIT[dtype] * scale).all()
 
 
-@pytest.mark.quick(20)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("K", "dtype"), [("dense", "float64"), (3, "float64"), (None, "float32")])
 @symmetries
 @pytest.mark.parametrize("name", CASES)
@@ -583,7 +583,7 @@ def product_of(tangent, tensor, bound, V, dtype="float64"):
     return exact, np.where(np.isnan(error), np.inf, error)
 
 
-@pytest.mark.quick(20)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("K", "dtype"), [(None, "float64"), (2, "float32")])
 @symmetries
 @pytest.mark.parametrize("name", CASES)
@@ -617,7 +617,7 @@ def test_tangent_of_points(first, second, wrt, K):
     assert_within(operator.jvp(tangent, V, wrt), *product_of(tangent.ravel(), tensor, bound, V))
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for i, a in enumerate(NAMES[:6]) for b in NAMES[: i + 1 : 2]]
@@ -751,7 +751,7 @@ def test_jax(first, second, kernel):
         )
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("second", ["ValueGradient", "Laplacian"])
 @pytest.mark.parametrize("first", NAMES[1:6])
 def test_differences(first, second):

@@ -163,6 +163,7 @@ MANY = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("second", ["Hessian", "Laplacian"])
 @pytest.mark.parametrize("first", ["Hessian", "Laplacian", "Directional"])
 @pytest.mark.parametrize("name", MANY)

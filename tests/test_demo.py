@@ -171,7 +171,7 @@ def test_saved_model_is_an_ordinary_one(outcome):
         model.predict(pd.DataFrame({"load": [1.0], "angle": [0.5]}))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("installed", [True, False])
 def test_ways_to_save(installed, table, tmp_path, monkeypatch, capsys):
     """skops if it is there, else joblib; and what it takes to load the file is right."""

@@ -62,6 +62,7 @@ def assert_covered(inside):
     assert LEVEL - 0.01 <= inside.mean() <= LEVEL + 0.01
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("observed", ["values", "gradients", "both"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_intervals_of_entries(name, observed, rng):

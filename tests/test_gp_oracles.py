@@ -350,7 +350,7 @@ def asked_for(name, options):
     return list(found.values())
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @every_case
 def test_condition_is_what_tolerances_are_made_for(name, data, options):
     _, oracle = fitted(name, data, **options)
@@ -503,6 +503,7 @@ def test_hessians_are_differences_of_gradients(name, data, options):
     assert_close(model.predict_hessian(X), expected, DIFFERENCE_TOL)
 
 
+@pytest.mark.quick(8)
 @every_case
 def test_gradient_of_likelihood_is_its_differences(name, data, options):
     model, _ = fitted(name, data, **options)

@@ -57,7 +57,7 @@ def test_tanh_is_right(arrays, case):
     ASSERTIONS[name](arrays[case], *tanh_inputs(dtype, size))
 
 
-@pytest.mark.quick(24)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("case", [*TENSORS, *TANH])
 def test_instruction_sets_agree(arrays, baseline, case):
     dtype = (TENSORS.get(case) or TANH[case])[-3 if case in TENSORS else -2]
@@ -75,7 +75,7 @@ def test_products_agree(arrays, baseline, case):
     assert difference <= 100 * agreement * np.abs(baseline[case]).max()
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 def test_subnormals_survive_use(isa):
     """In the main thread, after import and after calls in each type."""
     run_python(

@@ -566,6 +566,7 @@ def problems(draw):
     return kernel, X, Y
 
 
+@pytest.mark.exhaustive
 @given(
     problems(),
     st.sampled_from(["kernel_matrix", "gradient-x", "gradient-y"])

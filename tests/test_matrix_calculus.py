@@ -256,6 +256,7 @@ def test_by_hyperparameters_in_differences(kernel, name, data):
     close(actual, numerical_jacobian(value, kernel.theta), 1e-8)
 
 
+@pytest.mark.quick(5)
 @functions
 @kernels
 def test_by_points(kernel, name, data):

@@ -146,7 +146,7 @@ def broken(monkeypatch, on_reference):
     return breaks
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("points", [(X, Y), (X, None)], ids=["X,Y", "X"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_right_derivatives_pass(name, points, on_reference):
@@ -157,7 +157,7 @@ def test_right_derivatives_pass(name, points, on_reference):
     assert list(report.tensors) == TENSORS
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("points", [(X, Y), (X, None)], ids=["X,Y", "X"])
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_derivatives_pass(name, points):
@@ -221,7 +221,7 @@ def wrong_tensors(kernel, points=(X, Y)):
     return {name: check for name, check in raised.value.report.tensors.items() if not check.ok}
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("change", WRONG_EVERYWHERE)
 @pytest.mark.parametrize("tensor", TENSORS[1:])
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -231,7 +231,7 @@ def test_wrong_tensor_is_found(kernel, tensor, change, broken):
     assert list(wrong_tensors(KERNELS[kernel])) == [tensor]
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("change", ["flipped sign", "relative error 1e-6", "NaN"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_wrong_values_are_found(kernel, change, monkeypatch, on_reference):
@@ -243,7 +243,7 @@ def test_wrong_values_are_found(kernel, change, monkeypatch, on_reference):
     assert list(wrong_tensors(KERNELS[kernel])) == ["kernel_matrix"]
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("wrt", ["xx", "xy", "yx", "yy"])
 @pytest.mark.parametrize("name", ["hessian", "hessian_diag"])
 @pytest.mark.parametrize("points", [(X, Y), (X, None), (X[:1], None)], ids=["X,Y", "X", "one"])
@@ -285,6 +285,7 @@ def test_number_where_there_is_no_derivative_is_found(tensor, wrong, broken):
     assert list(wrong_tensors(Matern(0.9, nu=0.5))) == [tensor]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("nu", [1.5, 2.5, np.inf])
 @pytest.mark.parametrize("tensor", ["gradient[x]", "hessian[xy]", "hessian_diag[yy]"])
 def test_nan_where_there_is_a_derivative_is_found(tensor, nu, broken):
@@ -399,7 +400,7 @@ def test_points_must_be_real():
 # --- steps in proportion, and what has not converged ---------------------------------------------
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("s", [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e9])
 def test_functions_of_any_scale(s):
     """A share of 1e-9 of rounding at the worst step, 1e-6 for second derivatives."""
@@ -505,6 +506,7 @@ def _bump(x):
     return np.exp(-(x**2) / 2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "s",
     [

@@ -402,6 +402,7 @@ def test_points_without_columns():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("D", [1, 2, 5])
 @pytest.mark.parametrize("offset", [2.0**20, -1e6])
@@ -413,6 +414,7 @@ def test_points_far_from_the_origin(offset, D, symmetric):
     check(RBF(ard(D)) + Matern(nu=2.5), sides[0], None if symmetric else sides[1])
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9, 1e-13])
 @pytest.mark.parametrize("kernel", [RBF(ard(2)), Matern(nu=2.5) * RationalQuadratic(), two(2)])
 def test_points_that_almost_coincide(kernel, distance):
@@ -567,6 +569,7 @@ def test_many_dimensions_with_length_scales(cloud, symmetric, joint):
     keep_promise_in_many_dimensions(kernel, X, X if symmetric else Y, joint)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("joint", [False, True], ids=["values", "joint"])
 @pytest.mark.parametrize(
     ("D", "size"),
@@ -828,7 +831,7 @@ def test_diagonal(symmetric, noise, dtype):
     )
 
 
-@pytest.mark.quick(16)
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_diagonals_of_kernels(name):
     """Entries of the matrix, by another way or not."""

@@ -249,7 +249,7 @@ def test_noise_beside_a_kernel_of_ones_own():
     np.testing.assert_allclose(kerneldiff.kernel_matrix(kernel, X), kernel(X), rtol=1e-14)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @own
 def test_finite_differences_agree(kernel, known):
     X, Y = points(3, 3, 3)
@@ -281,7 +281,7 @@ FIRST = ["gradient[x]", "gradient[y]"]
 HESSIANS = [f"{name}[{wrt}]" for name in ("hessian_diag", "hessian") for wrt in SECOND]
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("factor", [-1.0, 2.0, 0.5, 1 + 1e-6, 0.0, np.nan])
 @pytest.mark.parametrize(
     ("order", "found"),

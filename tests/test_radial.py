@@ -157,7 +157,7 @@ ISOTROPIC = {
 }
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("d", [1, 2, 5])
 @pytest.mark.parametrize("kernel", ISOTROPIC.values(), ids=ISOTROPIC)

@@ -417,6 +417,7 @@ def test_centers_in_one_dimension(kernel, method):
     assert np.isnan(values).all() if missing else np.isfinite(values).all()
 
 
+@pytest.mark.quick(8)
 @derivatives
 @kernels
 def test_finite_differences(kernel, method):
@@ -773,7 +774,6 @@ report_interrupt(lambda: [f.gradient(x) for _ in range(20)])
 
 
 @pytest.mark.exhaustive
-@pytest.mark.quick(1)
 @pytest.mark.parametrize("neighbors", [0, 150])
 def test_interrupts(neighbors):
     assert_interruptible(INTERRUPTED, neighbors, threads=1)

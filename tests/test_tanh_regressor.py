@@ -204,7 +204,7 @@ def test_blocks_of_rows(monkeypatch):
 
 # With hidden layers, whose weights nothing penalizes, losses often have no minimum at finite
 # weights, and creep towards their infimum.
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @targets
 @pytest.mark.parametrize(
     ("hidden", "alpha", "tol"),
@@ -379,7 +379,7 @@ def test_predict_is_the_basis(hidden, t):
     assert np.shape(model.intercept_) == ((t,) if t else ())
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @stacks
 @pytest.mark.parametrize("t", [None, 2])
 def test_derivatives(hidden, t):
@@ -720,7 +720,7 @@ def without_unique_optimum(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": "the optimum is not unique"}
 
 
-@pytest.mark.quick(60)
+@pytest.mark.quick(30)
 @unfinished
 @parametrize_with_checks(
     [

@@ -124,6 +124,7 @@ def test_reference(case):
     assert_close(_reference.tanh_input_hessian(X, weights), expected["input_hessian"], depth)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("method", ["transform", "input_jacobian", "input_hessian"])
 def test_functions_of_points(case, method):
     X, weights, _, _, expected = case
@@ -650,7 +651,6 @@ assert abs(small.vjp([[0.0]], [[3.0]])[1, 0] - 3) < 1e-14
 
 
 @pytest.mark.exhaustive
-@pytest.mark.quick(1)
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="signals are those of POSIX")
 def test_ctrl_c():
     # The slowest instruction set: what it does between two looks at signals takes longest.

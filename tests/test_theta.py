@@ -312,7 +312,7 @@ def assert_right(kernel, rows, cols=None, dtype="float64"):
     assert_within(actual, exact, bounds)
 
 
-@pytest.mark.quick(20)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("D", "dtype"), [(1, "float64"), (2, "float64"), (2, "float32")])
 @pytest.mark.parametrize("name", CASES)
 def test_kernels(name, D, dtype):
@@ -343,7 +343,7 @@ def test_rough_kernels_with_derivatives_on_one_side(name, side):
     assert_right(REGISTRY[name](2), *(sides if side == "rows" else sides[::-1]))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("D", [5, 17])
 @pytest.mark.parametrize("second", ["ValueGradient", "Laplacian"])
 def test_dimensions(second, D):
@@ -429,7 +429,7 @@ def test_mpmath(kernel, place):
                 assert abs(mp.mpf(float(actual[p, i])) - exact) <= bound[i, i]
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "kernel",
     [

@@ -62,7 +62,7 @@ def digests():
     return {threads: json.loads(run_python(DIGESTS, threads=threads)) for threads in (1, 2, 3)}
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @openmp
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -128,6 +128,7 @@ def test_small_work_starts_no_thread():
     assert int(said) == 0
 
 
+@pytest.mark.exhaustive
 @openmp
 def test_changes_no_setting_of_openmp():
     """Other libraries in the process share the OpenMP runtime and its settings."""
@@ -166,6 +167,7 @@ def test_concurrent_calls():
         np.testing.assert_array_equal(array, alone[k % len(jobs)])
 
 
+@pytest.mark.exhaustive
 def test_first_use_in_several_threads():
     """The instruction set is chosen at first use, whichever thread that is."""
     run_python(

@@ -548,7 +548,7 @@ def refusals():
     return json.loads(run_python(TOO_LARGE, physical))
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @needs_sysconf
 @pytest.mark.parametrize(
     "case",
@@ -564,7 +564,7 @@ def test_output_larger_than_memory(refusals, case):
     assert "Unable to allocate" not in message
 
 
-@pytest.mark.quick(1)
+@pytest.mark.exhaustive
 @needs_sysconf
 @pytest.mark.parametrize("name", ["kernel_matrix", "gradient-x", "hessian-xx", "packed-xy"])
 def test_size_of_the_output_overflows(name, tmp_path):

@@ -422,7 +422,7 @@ def test_every_function_is_here():
     assert {case.name for case in FUNCTIONS} == set(kerneldiff._core.VMATH)
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", FUNCTIONS, ids=str)
 def test_against_mpmath(arrays, case, dtype):
