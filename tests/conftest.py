@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from _support import subnormals_alive
+from support.processes import subnormals_alive
 
 import kerneldiff._core
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _support import environment
+from support.processes import environment
 
 import kerneldiff
 from kerneldiff import _demo, cli

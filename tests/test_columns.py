@@ -4,9 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from _bounds import assert_within, bounds
-from _oracles import mixed
-from _support import OPERATIONS, points
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import (
@@ -19,6 +16,9 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
+from support.bounds import assert_within, bounds
+from support.oracles import mixed
+from support.tensors import OPERATIONS, points
 
 import kerneldiff
 from kerneldiff import Columns, _reference, check_kernel_derivatives

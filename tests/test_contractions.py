@@ -1,8 +1,8 @@
 """Derivatives of covariances with respect to hyperparameters and points, contracted.
 
-Exact are the tensors of `_oracles`, dC/dtheta in differences of the reference in long double and
-dC/dX by its chain rule. Errors of their entries are at most those of `_bounds` and `test_theta`,
-b_ij, and adding up n of them, weighted, rounds no more than n times:
+Exact are the tensors of `support.oracles`, dC/dtheta in differences of the reference in long double
+and dC/dX by its chain rule. Errors of their entries are at most those of `support.bounds` and
+`support.theta`, b_ij, and adding up n of them, weighted, rounds no more than n times:
 sum_ij (b_ij + n u |dC_ij|) |W_ij|. All kernels and sizes are compared with dense derivatives, which
 have tests of their own.
 """
@@ -14,10 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _bounds import UNIT, assert_within, bounds
-from _functionals import NAMES, ORDERS, functionals, meet, two
-from _oracles import REGISTRY, ard, jax_function, point_tensors, with_hyperparameters
-from _support import DTYPES
 from sklearn.gaussian_process.kernels import (
     RBF,
     ConstantKernel,
@@ -27,7 +23,11 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
-from test_theta import CASES, OWN, SMOOTHNESS, derivatives_of, exact_derivatives, theta_bounds
+from support.bounds import UNIT, assert_within, bounds
+from support.functionals import NAMES, ORDERS, functionals, meet, two
+from support.oracles import REGISTRY, ard, jax_function, point_tensors, with_hyperparameters
+from support.tensors import DTYPES
+from support.theta import CASES, OWN, SMOOTHNESS, derivatives_of, exact_derivatives, theta_bounds
 
 from kerneldiff import (
     Columns,

@@ -1,6 +1,6 @@
 """Covariances of linear functionals: every pair, every kernel, every layout of the output.
 
-Errors are compared with the bounds of `_bounds`, entry by entry: see there for the analysis.
+Errors are compared with the bounds of `support.bounds`, entry by entry: see there for the analysis.
 """
 
 import copy
@@ -11,12 +11,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.linalg
-from _bounds import UNIT, assert_within, bounds, covariance_bounds
-from _functionals import NAMES, ORDERS, functionals, meet, two, wide
-from _oracles import REGISTRY, ard, exact, kernel_trees, mp_covariance
-from _support import DTYPES, assert_interruptible, run_python
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.gaussian_process.kernels import (
     RBF,
     DotProduct,
@@ -25,8 +20,12 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
-from test_instruction_sets import GUARDED
-from test_threads import CASES
+from support.bounds import UNIT, assert_within, bounds, covariance_bounds
+from support.covariances import MANY, expected, problems
+from support.functionals import NAMES, ORDERS, functionals, meet, two
+from support.oracles import REGISTRY, ard, exact, mp_covariance
+from support.processes import assert_interruptible, run_python
+from support.tensors import DTYPES
 
 import kerneldiff
 from kerneldiff import (
@@ -37,22 +36,12 @@ from kerneldiff import (
     Laplacian,
     Value,
     ValueGradient,
-    _reference,
     covariance,
     kernels,
 )
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, maps memory as on Linux")
-
-
-def expected(kernel, rows, cols=None, dtype="float64"):
-    """The exact matrix and the bounds of its errors."""
-    with np.errstate(all="ignore"):
-        return (
-            _reference.covariance(kernel, wide(rows), wide(cols)),
-            covariance_bounds(kernel, rows, cols, dtype),
-        )
 
 
 def assert_right(kernel, rows, cols=None, dtype="float64"):
@@ -152,15 +141,6 @@ def test_many_columns_of_many_dimensions(D, first, second):
     """A strip of pairs has many more entries on one side than on the other."""
     rows, cols = meet(functionals(9, D), functionals(141, D, seed=1))
     assert_right(Matern(D**0.5, nu=2.5) + 0.1 * DotProduct(), rows[first], cols[second])
-
-
-# Three invariants need the most partial derivatives: 3^4 of the fourth order.
-MANY = {
-    "three": lambda D: RBF(ard(D)) * Matern(1.3, nu=2.5) * DotProduct(0.6),
-    "power": lambda D: (RBF(ard(D)) + DotProduct(0.5)) ** 3,
-    "sum": lambda D: two(D) + 0.5 * RBF(ard(D, 2.0, 0.5)) + Matern(ard(D, 1.0, 3.0), nu=2.5),
-    "columns": lambda D: Columns(two(D - 1), range(1, D)) * RBF(1.1) + Columns(RBF(), [0]),
-}
 
 
 @pytest.mark.quick(6)
@@ -411,20 +391,6 @@ def test_shapes_and_sizes():
     assert Directional(X, np.ones(3)).shape == (4,)
 
 
-@st.composite
-def problems(draw):
-    D = draw(st.integers(1, 4))
-    kernel = draw(kernel_trees(D, smooth=draw(st.booleans())))
-    dtype = draw(st.sampled_from(DTYPES))
-    sides = [
-        functionals(draw(st.integers(1, 4)), D, dtype, seed=draw(st.integers(0, 99)))
-        for _ in range(2)
-    ]
-    first, second = (draw(st.sampled_from(NAMES)) for _ in range(2))
-    rows, cols = meet(*sides)
-    return kernel, rows[first], cols[second], min(ORDERS[first], ORDERS[second]), dtype
-
-
 @pytest.mark.exhaustive
 @given(problems())
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -559,7 +525,7 @@ COMPUTE = """
 import hashlib, json, sys
 import numpy as np
 from kerneldiff import covariance
-from _functionals import functionals, meet, two
+from support.functionals import functionals, meet, two
 """
 
 SETS = ["ValueGradient", "masked Gradient", "Directional", "Hessian", "Laplacian"]
@@ -613,12 +579,15 @@ def test_same_bits_for_any_number_of_threads():
 
 # Vectors may be longer than what is left of an array: arrays before and behind pages that must not
 # be touched.
-BESIDE = f"""
-{GUARDED.partition("def check")[0]}
-import itertools
-from _functionals import NAMES, functionals, two
+BESIDE = """
+import itertools, sys
+import numpy as np
+from support.functionals import NAMES, functionals, two
+from support.memory import guarded
 from kerneldiff import covariance
 from sklearn.gaussian_process.kernels import RBF, Matern
+
+dtype = sys.argv[1]
 
 def moved(functional, side):
     functional.X = guarded(functional.X, side)
@@ -659,7 +628,7 @@ def test_touches_nothing_beside_the_arrays(isa, dtype):
 PEAK = """
 import sys
 import numpy as np
-from _support import peak_growth
+from support.memory import peak_growth
 from kerneldiff import (
     Directional, Gradient, Hessian, Laplacian, Value, ValueGradient, covariance
 )
@@ -715,28 +684,30 @@ def test_peak_memory(case, out):
     assert int(run_python(PEAK, case, out, threads=2)) <= 16 * 2**20
 
 
-# Cases that would take minutes, in outputs larger than any memory: see test_threads.
-INTERRUPTED = f"""
-{CASES}
-from _support import report_interrupt
+# Cases that would take minutes, in outputs larger than any memory.
+INTERRUPTED = """
+import sys
+import numpy as np
+from support.memory import huge
+from support.processes import report_interrupt
 from kerneldiff import Gradient, Hessian, Laplacian, ValueGradient, covariance
-from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.gaussian_process.kernels import RBF, DotProduct
 
 two = RBF(2.0) * DotProduct() + RBF()
 mask = np.random.default_rng(0).random((20_000, 10)) < 0.5
-cases = {{
-    "joint": (two, ValueGradient(ones(20_000, 10))),
-    "masks": (RBF(), Gradient(ones(20_000, 10), mask=mask)),
-    "Hessians": (two, Hessian(ones(2000, 10))),
-    "one point": (two, Hessian(ones(1, 500))),
-    "Laplacians": (two, [Laplacian(ones(100_000, 20)), Laplacian(ones(100_000, 20))]),
-}}
+cases = {
+    "joint": (two, ValueGradient(np.ones((20_000, 10)))),
+    "masks": (RBF(), Gradient(np.ones((20_000, 10)), mask=mask)),
+    "Hessians": (two, Hessian(np.ones((2000, 10)))),
+    "one point": (two, Hessian(np.ones((1, 500)))),
+    "Laplacians": (two, [Laplacian(np.ones((100_000, 20))), Laplacian(np.ones((100_000, 20)))]),
+}
 kernel, rows = cases[sys.argv[1]]
 size = sum(row.size for row in (rows if isinstance(rows, list) else [rows]))
 out = huge((size, size), np.float64)
 if sys.argv[2] == "lower":
     out = out.T
-covariance(kernel, ValueGradient(ones(500, 3)))
+covariance(kernel, ValueGradient(np.ones((500, 3))))
 report_interrupt(lambda: covariance(kernel, rows, out=out))
 # The library is as usable as before.
 from kerneldiff import _reference

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from _support import run_python
+from support.processes import run_python
 
 import kerneldiff
 from kerneldiff import _table, cli

@@ -2,10 +2,6 @@
 
 import numpy as np
 import pytest
-from _bounds import UNIT, assert_within, covariance_bounds
-from _functionals import functionals, meet, two, wide
-from _oracles import REGISTRY, ard
-from _support import DTYPES
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import (
     RBF,
@@ -15,6 +11,10 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
+from support.bounds import UNIT, assert_within, covariance_bounds
+from support.functionals import functionals, meet, two, wide
+from support.oracles import REGISTRY, ard
+from support.tensors import DTYPES
 
 import kerneldiff
 from kerneldiff import (

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from _oracles import jax_function
 from sklearn import gaussian_process
 from sklearn.gaussian_process.kernels import (
     RBF,
@@ -27,6 +26,7 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
+from support.oracles import jax_function
 
 from kerneldiff import (
     Directional,

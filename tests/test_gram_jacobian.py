@@ -8,9 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from _bounds import UNIT, assert_within, bounds
-from _oracles import REGISTRY, _central, has_root, jax_function
-from _support import DTYPES, assert_interruptible, run_python
 from sklearn.gaussian_process.kernels import (
     RBF,
     CompoundKernel,
@@ -22,6 +19,10 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
+from support.bounds import UNIT, assert_within, bounds
+from support.oracles import REGISTRY, central_difference, has_root, jax_function
+from support.processes import assert_interruptible, run_python
+from support.tensors import DTYPES
 
 from kerneldiff import Columns, CovarianceOperator, Value, _reference, gram_jacobian
 from kerneldiff.tensors import _index_type
@@ -124,7 +125,8 @@ def test_differences_of_scikit_learn(name):
         return kernel(Z)
 
     differences = [
-        _central(lambda t, index=index: moved(index, t), 2.0**-6) for index in np.ndindex(X.shape)
+        central_difference(lambda t, index=index: moved(index, t), 2.0**-6)
+        for index in np.ndindex(X.shape)
     ]
     expected = np.moveaxis(differences, 0, 2).reshape(4, 4, 4, 2)
     np.testing.assert_allclose(gram_jacobian(kernel, X), expected, rtol=0, atol=2e-9)
@@ -369,7 +371,7 @@ def test_larger_than_memory(layout, n, hint):
 PEAK = """
 import sys
 import numpy as np
-from _support import peak_growth
+from support.memory import peak_growth
 from kerneldiff import gram_jacobian
 from sklearn.gaussian_process.kernels import RBF
 
@@ -395,7 +397,7 @@ def test_peak_memory(layout):
 INTERRUPTED = """
 import sys
 import numpy as np
-from _support import report_interrupt
+from support.processes import report_interrupt
 from kerneldiff import gram_jacobian, kernels
 from sklearn.gaussian_process.kernels import RBF, DotProduct, Matern
 

@@ -5,10 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from _cases import TANH, TENSORS, tanh_inputs, tensor_inputs
-from _products import WORK
-from _support import KERNELS, OPERATIONS, assert_right, run_python
-from test_tanh import ASSERTIONS
+from support.cases import TANH, TENSORS, tanh_inputs, tensor_inputs
+from support.processes import run_python
+from support.products import WORK
+from support.tanh import ASSERTIONS
+from support.tensors import KERNELS, OPERATIONS, assert_right
 
 import kerneldiff._core
 
@@ -24,8 +25,8 @@ def arrays(isa, tmp_path_factory):
     used = run_python(
         """
         import sys
-        import _cases, kerneldiff._core
-        _cases.save(sys.argv[1])
+        import kerneldiff._core, support.cases
+        support.cases.save(sys.argv[1])
         print(kerneldiff._core.config()["isa"])
         """,
         path,
@@ -39,7 +40,7 @@ def arrays(isa, tmp_path_factory):
 def baseline(tmp_path_factory):
     """All cases as the plainest instruction set computes them."""
     path = tmp_path_factory.mktemp("first") / "arrays.npz"
-    run_python("import sys, _cases; _cases.save(sys.argv[1])", path, isa="baseline")
+    run_python("import sys, support.cases; support.cases.save(sys.argv[1])", path, isa="baseline")
     return np.load(path)
 
 
@@ -80,14 +81,15 @@ def test_subnormals_survive_use(isa):
     """In the main thread, after import and after calls in each type."""
     run_python(
         """
-        import _support, numpy as np, kerneldiff
+        import numpy as np, kerneldiff
         from sklearn.gaussian_process.kernels import RBF
-        assert _support.subnormals_alive()
+        from support.processes import subnormals_alive
+        assert subnormals_alive()
         for dtype in ("float64", "float32"):
             X = np.random.default_rng(0).normal(size=(500, 3)).astype(dtype)
             kerneldiff.hessian(RBF(), X)
             kerneldiff.tanh_jacobian(X, X[:4])
-            assert _support.subnormals_alive()
+            assert subnormals_alive()
         """,
         isa=isa,
         threads=2,
@@ -101,38 +103,17 @@ def test_subnormals_survive_without_numpys_help():
 
 
 # Vectors may be longer than what is left of an array.
-GUARDED = """
-import ctypes, mmap, sys
+BESIDE = """
+import sys
 import numpy as np
 import kerneldiff
 from kerneldiff import _core
-from _cases import KINDS, tanh_tangents
-from _support import OPERATIONS, anisotropic, isotropic
+from support.cases import KINDS
+from support.memory import assert_stays_inside
+from support.tanh import tanh_tangents
+from support.tensors import OPERATIONS, anisotropic, isotropic
 
-libc = ctypes.CDLL(None, use_errno=True)
-PAGE = mmap.PAGESIZE
 dtype = sys.argv[1]
-kept = []
-
-def guarded(array, side):
-    # A copy with its end, or its begin, at a page that must not be touched.
-    pages = -(-max(array.nbytes, 1) // PAGE)
-    memory = mmap.mmap(-1, (pages + 2) * PAGE)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for address in (start, start + (pages + 1) * PAGE):
-        assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE), 0) == 0
-    offset = PAGE if side == "begin" else (pages + 1) * PAGE - array.nbytes
-    copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
-    copy[...] = array
-    kept[:] = [*kept[-8:], memory]
-    return copy
-
-def check(function, *arrays):
-    expected = function(*arrays)
-    for side in ("begin", "end"):
-        out = guarded(np.full_like(expected, np.nan), side)
-        function(*[guarded(array, side) for array in arrays], out=out)
-        np.testing.assert_array_equal(out, expected)
 
 def layer(what):
     def function(X, W, *rest, out=None):
@@ -159,14 +140,15 @@ for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 33):
         for name in KINDS:
             kernel = (isotropic if m % 2 else anisotropic)(d)
             print(name, n, m, d, flush=True)
-            check(lambda *a, **k: OPERATIONS[name](kernel, *a, **k), normal(n, d), normal(m, d))
+            function = lambda *a, **k: OPERATIONS[name](kernel, *a, **k)
+            assert_stays_inside(function, normal(n, d), normal(m, d))
         for function in (kerneldiff.tanh_basis, kerneldiff.tanh_jacobian):
             print(function.__name__, n, d, m, flush=True)
-            check(function, normal(n, d), normal(d + 1, m))
+            assert_stays_inside(function, normal(n, d), normal(d + 1, m))
         for what in ("back", "tangent", "chain", "slope", "input_jacobian", "input_hessian"):
             print(what, n, d, m, flush=True)
             X, W = normal(n, d), normal(d + 1, m)
-            check(layer(what), X, W, *tanh_tangents(X, W))
+            assert_stays_inside(layer(what), X, W, *tanh_tangents(X, W))
 """
 
 
@@ -175,7 +157,7 @@ for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 33):
 @pytest.mark.parametrize("dtype", AGREEMENT)
 def test_touches_nothing_beside_the_arrays(isa, dtype):
     """Neither reads nor writes; the system ends the process that does."""
-    run_python(GUARDED, dtype, isa=isa)
+    run_python(BESIDE, dtype, isa=isa)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Every kernel of the registry, compiled, against all that knows its derivatives.
 
-Errors are compared with the bounds of `_bounds`, entry by entry: see there for the analysis.
+Errors are compared with the bounds of `support.bounds`, entry by entry: see there for the analysis.
 """
 
 import itertools
@@ -11,19 +11,6 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from _bounds import assert_within, bounds
-from _oracles import (
-    REGISTRY,
-    ard,
-    exact,
-    jax_hessians,
-    joint_block,
-    kernel_trees,
-    mixed,
-    mp_jet,
-    pairs,
-)
-from _support import DTYPES, OPERATIONS, SECOND, points, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process.kernels import (
@@ -43,7 +30,20 @@ from sklearn.gaussian_process.kernels import (
     Sum,
     WhiteKernel,
 )
-from test_instruction_sets import GUARDED
+from support.bounds import assert_within, bounds
+from support.oracles import (
+    REGISTRY,
+    ard,
+    exact,
+    jax_hessians,
+    joint_block,
+    kernel_trees,
+    mixed,
+    mp_jet,
+    pairs,
+)
+from support.processes import run_python
+from support.tensors import DTYPES, OPERATIONS, SECOND, points
 
 import kerneldiff
 from kerneldiff import Columns, _reference
@@ -601,8 +601,8 @@ ARRAYS = {
 COMPUTE = """
 import json, sys
 import numpy as np
-from _oracles import REGISTRY, mixed
-from _support import OPERATIONS
+from support.oracles import REGISTRY, mixed
+from support.tensors import OPERATIONS
 arrays = {}
 for key, (name, operation, dtype) in json.loads(sys.argv[2]).items():
     case = REGISTRY[name]
@@ -630,10 +630,13 @@ def test_instruction_sets(arrays, key):
 
 
 # Vectors may be longer than what is left of an array.
-BESIDE = f"""
-{GUARDED.partition("rng =")[0]}
-from _support import points
+BESIDE = """
+import sys
+import numpy as np
+from support.memory import assert_stays_inside
+from support.tensors import OPERATIONS, points
 from sklearn.gaussian_process.kernels import RBF, DotProduct, Matern
+dtype = sys.argv[1]
 KINDS = ("kernel_matrix", "gradient-y", "hessian_diag-xy", "hessian-xx", "packed-yy")
 for d in (1, 2, 3, 4, 5, 7, 8, 10, 17, 33):
     scales = np.linspace(0.5, 1.5, d) * d**0.5
@@ -645,7 +648,8 @@ for d in (1, 2, 3, 4, 5, 7, 8, 10, 17, 33):
         for n, m in [(1, 1), (5, 7), (4, 18)]:
             for name in KINDS:
                 print(kernel, name, n, m, flush=True)
-                check(lambda *a, **k: OPERATIONS[name](kernel, *a, **k), *points(n, m, d, dtype))
+                function = lambda *a, **k: OPERATIONS[name](kernel, *a, **k)
+                assert_stays_inside(function, *points(n, m, d, dtype))
 """
 
 
@@ -660,8 +664,8 @@ def test_touches_nothing_beside_the_arrays(isa, dtype):
 DIGESTS = """
 import hashlib
 import numpy as np
-from _oracles import REGISTRY
-from _support import OPERATIONS, points
+from support.oracles import REGISTRY
+from support.tensors import OPERATIONS, points
 for name in ("nested", "(rbf-ard+dot)**2", "matern-1.7"):
     X, Y = points(150, 307, 3)
     for operation in ("kernel_matrix", "gradient-y", "hessian-xy"):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.linalg
-from _support import run_python
+from support.processes import run_python
 
 from kerneldiff import _linalg
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from _oracles import REGISTRY
 from scipy.spatial.distance import cdist
 from sklearn.gaussian_process.kernels import (
     RBF,
@@ -14,6 +13,7 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     StationaryKernelMixin,
 )
+from support.oracles import REGISTRY
 
 from kerneldiff import Columns, _reference, numeric
 from kerneldiff.numeric import (

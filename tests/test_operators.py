@@ -3,9 +3,9 @@
 Two measures, both for each right-hand side v by itself.
 
 The bound
-    Errors of entries are at most those of `_bounds`, b_ij, and adding up n products rounds no more
-    than n times: sum_j (b_ij + n u |C_ij|) |v_j|. Exact are the entries of the reference in long
-    double. It holds row by row, wherever differences of coordinates are formed.
+    Errors of entries are at most those of `support.bounds`, b_ij, and adding up n products rounds
+    no more than n times: sum_j (b_ij + n u |C_ij|) |v_j|. Exact are the entries of the reference in
+    long double. It holds row by row, wherever differences of coordinates are formed.
 The promise
     1e-13 max_i sum_j |C_ij| |v_j| away from the product with the dense matrix, in float64. It holds
     for points of many dimensions, too, where the products are matrix multiplications.
@@ -21,11 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
-from _bounds import UNIT, assert_within
-from _functionals import NAMES, ORDERS, functionals, meet, two
-from _oracles import REGISTRY, ard, stationary_product
-from _products import WORK
-from _support import DTYPES, assert_interruptible, check_each, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import LowLevelCallable
@@ -38,10 +33,14 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
-from test_covariance import MANY, expected, problems
-from test_instruction_sets import GUARDED
-from test_own_kernels import OWN, Bump, Compiled, Failing, Mishap, gaussian, raises
-from test_threads import CASES
+from support.bounds import UNIT, assert_within
+from support.covariances import MANY, expected, problems
+from support.functionals import NAMES, ORDERS, functionals, meet, two
+from support.oracles import REGISTRY, ard, check_each, stationary_product
+from support.own_kernels import OWN, Bump, Compiled, Failing, Mishap, gaussian, raises
+from support.processes import assert_interruptible, run_python
+from support.products import WORK
+from support.tensors import DTYPES
 from threadpoolctl import threadpool_limits
 
 from kerneldiff import (
@@ -1222,8 +1221,9 @@ def test_kernel_of_ones_own_that_changes_later():
 def digests():
     """Digests of what 1, 2, 3 and 16 threads compute, BLAS included."""
     code = """
-        import json, _products
-        print(json.dumps({name: _products.digest(name) for name in _products.WORK}))
+        import json
+        from support.products import WORK, digest
+        print(json.dumps({name: digest(name) for name in WORK}))
         """
     return {threads: json.loads(run_python(code, threads=threads)) for threads in (1, 2, 3, 16)}
 
@@ -1279,7 +1279,7 @@ def test_one_operator_in_several_threads(name):
 
 FORK = """
 import multiprocessing, sys
-from _products import digest
+from support.products import digest
 names = ["joint, symmetric", "many columns, joint", "theta, symmetric"]
 if sys.argv[1] == "used":
     digest(names[0])
@@ -1297,11 +1297,13 @@ def test_forked_workers(before):
 
 
 # Work that would take minutes.
-INTERRUPTED = f"""
-{CASES}
-from _support import report_interrupt
+INTERRUPTED = """
+import functools, sys
+import numpy as np
+from support.memory import huge
+from support.processes import report_interrupt
 from kerneldiff import CovarianceOperator, Hessian, Value, ValueGradient, expansion
-from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.gaussian_process.kernels import RBF, DotProduct
 
 two = RBF(2.0) * DotProduct() + RBF()
 
@@ -1322,26 +1324,26 @@ def jvp(kernel, rows):
     op = CovarianceOperator(kernel, rows)
     return lambda: op.jvp(np.ones(len(kernel.theta)), np.ones(op.shape[1]))
 
-cases = {{
-    "values": lambda: product(RBF(), Value(ones(200_000, 3)), Value(ones(300_000, 3))),
-    "joint": lambda: product(RBF(), ValueGradient(ones(100_000, 10))),
-    "tall": lambda: product(RBF(), Value(ones(5_000_000, 1)), Value(ones(10_000, 1))),
-    "right-hand sides": lambda: product(two, ValueGradient(ones(20_000, 10)), None, 64),
-    "Hessians": lambda: product(two, Hessian(ones(20_000, 10))),
-    "large Hessians": lambda: product(RBF(), Hessian(ones(400, 300))),
+cases = {
+    "values": lambda: product(RBF(), Value(np.ones((200_000, 3))), Value(np.ones((300_000, 3)))),
+    "joint": lambda: product(RBF(), ValueGradient(np.ones((100_000, 10)))),
+    "tall": lambda: product(RBF(), Value(np.ones((5_000_000, 1))), Value(np.ones((10_000, 1)))),
+    "right-hand sides": lambda: product(two, ValueGradient(np.ones((20_000, 10))), None, 64),
+    "Hessians": lambda: product(two, Hessian(np.ones((20_000, 10)))),
+    "large Hessians": lambda: product(RBF(), Hessian(np.ones((400, 300)))),
     "many columns": lambda: product(RBF(), ValueGradient(normal(20_000, 500))),
-    "columns that coincide": lambda: product(RBF(), ValueGradient(ones(20_000, 500))),
+    "columns that coincide": lambda: product(RBF(), ValueGradient(np.ones((20_000, 500)))),
     "few points of many columns": lambda: product(RBF(), ValueGradient(normal(500, 50_000))),
-    "theta": lambda: vjp(two, ValueGradient(ones(20_000, 10)), "theta", dense=True),
-    "rows": lambda: vjp(two, ValueGradient(ones(50_000, 10)), "rows"),
-    "rows of Hessians": lambda: vjp(RBF(), Hessian(ones(2000, 10)), "rows"),
-    "jvp": lambda: jvp(two, ValueGradient(ones(50_000, 10))),
+    "theta": lambda: vjp(two, ValueGradient(np.ones((20_000, 10))), "theta", dense=True),
+    "rows": lambda: vjp(two, ValueGradient(np.ones((50_000, 10))), "rows"),
+    "rows of Hessians": lambda: vjp(RBF(), Hessian(np.ones((2000, 10))), "rows"),
+    "jvp": lambda: jvp(two, ValueGradient(np.ones((50_000, 10)))),
     "expansion": lambda: functools.partial(
-        expansion(RBF(), ones(100_000, 20), np.ones(100_000)).hessian, ones(20_000, 20)
+        expansion(RBF(), np.ones((100_000, 20)), np.ones(100_000)).hessian, np.ones((20_000, 20))
     ),
-}}
+}
 call = cases[sys.argv[1]]()
-CovarianceOperator(RBF(), ValueGradient(ones(500, 3))) @ np.ones(2000)
+CovarianceOperator(RBF(), ValueGradient(np.ones((500, 3)))) @ np.ones(2000)
 report_interrupt(call)
 # The library is as usable as before.
 from kerneldiff import _reference
@@ -1369,7 +1371,7 @@ def test_ctrl_c(case):
 PEAK = """
 import sys
 import numpy as np
-from _support import peak_growth
+from support.memory import peak_growth
 from kerneldiff import CovarianceOperator, Gradient, Hessian, Laplacian, Value, ValueGradient
 from kerneldiff import expansion
 from sklearn.gaussian_process.kernels import RBF, DotProduct
@@ -1438,12 +1440,15 @@ def test_peak_memory(case):
 
 # Vectors of the processor may be longer than what is left of an array: arrays before and behind
 # pages that must not be touched.
-BESIDE = f"""
-{GUARDED.partition("def check")[0]}
-import itertools
-from _functionals import NAMES, functionals, two
+BESIDE = """
+import itertools, sys
+import numpy as np
+from support.functionals import NAMES, functionals, two
+from support.memory import guarded
 from kerneldiff import CovarianceOperator
 from sklearn.gaussian_process.kernels import RBF, Matern
+
+dtype = sys.argv[1]
 
 def moved(functional, side):
     functional.X = guarded(functional.X, side)

@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from _support import run_python
 from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor as SklearnRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
+from support.processes import run_python
 
 import kerneldiff
 from kerneldiff import GaussianProcessRegressor, TanhBasis, TanhRegressor

@@ -1,11 +1,11 @@
 """Properties of any points, kernels and sizes: hypothesis looks for those that break them."""
 
 import numpy as np
-from _support import DTYPES, OPERATIONS, TOLERANCES, assert_right
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
-from test_tanh import assert_basis_right, assert_jacobian_right
+from support.tanh import assert_basis_right, assert_jacobian_right
+from support.tensors import DTYPES, OPERATIONS, TOLERANCES, assert_right
 
 import kerneldiff
 

@@ -11,9 +11,9 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.interpolate
-from _support import assert_interruptible, run_python
 from scipy.spatial import KDTree
 from scipy.stats.qmc import Halton
+from support.processes import assert_interruptible, run_python
 from threadpoolctl import threadpool_limits
 
 from kerneldiff import RBFInterpolator, _linalg, numerical_jacobian, rbf
@@ -761,7 +761,7 @@ def test_same_bits_for_any_number_of_threads():
 INTERRUPTED = """
 import sys
 import numpy as np
-from _support import report_interrupt
+from support.processes import report_interrupt
 from kerneldiff import RBFInterpolator
 neighbors = int(sys.argv[1]) or None
 y = np.random.default_rng(0).random((20000, 2))

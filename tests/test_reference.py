@@ -6,20 +6,6 @@ import jax
 import mpmath as mp
 import numpy as np
 import pytest
-from _oracles import (
-    PLACES,
-    RADIALS,
-    REGISTRY,
-    exact,
-    jax_hessians,
-    joint_block,
-    kernel_trees,
-    mp_covariance,
-    mp_jet,
-    mp_partial,
-    pairs,
-)
-from _support import check_each
 from hypothesis import given, settings
 from scipy.spatial.distance import cdist
 from sklearn.gaussian_process.kernels import (
@@ -34,6 +20,20 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     StationaryKernelMixin,
     WhiteKernel,
+)
+from support.oracles import (
+    PLACES,
+    RADIALS,
+    REGISTRY,
+    check_each,
+    exact,
+    jax_hessians,
+    joint_block,
+    kernel_trees,
+    mp_covariance,
+    mp_jet,
+    mp_partial,
+    pairs,
 )
 
 from kerneldiff import (

@@ -12,7 +12,6 @@ from functools import cache, cached_property
 import numpy as np
 import pytest
 import scipy.linalg
-from _oracles import theta_tensor
 from sklearn.gaussian_process.kernels import (
     RBF,
     ConstantKernel,
@@ -23,7 +22,8 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
-from test_own_kernels import Bump
+from support.oracles import theta_tensor
+from support.own_kernels import Bump
 
 from kerneldiff import (
     Columns,

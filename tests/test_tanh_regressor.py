@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from _support import assert_interruptible, run_python
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
@@ -26,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support.processes import assert_interruptible, run_python
 
 from kerneldiff import TanhBasis, TanhRegressor, tanh_regressor
 from kerneldiff.tanh_regressor import _drawn, _Reduced
@@ -924,7 +924,7 @@ def test_interrupt(weights):
         """
         import sys
         import numpy as np
-        from _support import report_interrupt
+        from support.processes import report_interrupt
         from kerneldiff import TanhRegressor
         X = np.random.default_rng(0).normal(size=(100_000, 9))
         model = TanhRegressor(int(sys.argv[1]) // 10, max_iter=10**6, tol=0)

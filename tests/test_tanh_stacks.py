@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from _support import DTYPES, assert_interruptible, run_python
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support.processes import assert_interruptible, run_python
+from support.tensors import DTYPES
 
 import kerneldiff._core
 from kerneldiff import TanhBasis, _reference, numerical_jacobian, tanh
@@ -600,7 +601,7 @@ def test_volumes():
 DIGESTS = """
 import hashlib, json
 import numpy as np
-from _support import DTYPES
+from support.tensors import DTYPES
 from kerneldiff import TanhBasis, tanh
 digests = {}
 for dtype in DTYPES:
@@ -638,7 +639,7 @@ def test_same_bits_for_any_number_of_threads():
 INTERRUPTED = """
 import numpy as np
 from kerneldiff import TanhBasis
-from _support import report_interrupt
+from support.processes import report_interrupt
 # A call takes seconds, in which nothing of Python looks at signals.
 n, d, k = 3000, 2000, 2000
 basis = TanhBasis(weights=np.full((d + 1, k), 1e-3)).fit(np.ones((1, d)))

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from _cases import KINDS
-from _support import (
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+from sklearn.metrics.pairwise import rbf_kernel
+from support.cases import KINDS
+from support.oracles import check_each
+from support.tensors import (
     DTYPES,
     KERNELS,
     OPERATIONS,
@@ -14,14 +17,11 @@ from _support import (
     TOLERANCES,
     anisotropic,
     assert_right,
-    check_each,
     exact,
     isotropic,
     pair_scales,
     points,
 )
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel
-from sklearn.metrics.pairwise import rbf_kernel
 
 import kerneldiff
 

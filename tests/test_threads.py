@@ -13,14 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from _support import (
-    DTYPES,
-    OPERATIONS,
-    anisotropic,
-    assert_interruptible,
-    points,
-    run_python,
-)
+from support.processes import assert_interruptible, run_python
+from support.tensors import DTYPES, OPERATIONS, anisotropic, points
 from threadpoolctl import threadpool_limits
 
 import kerneldiff
@@ -41,7 +35,7 @@ DIGESTS = """
 import hashlib, json
 import numpy as np
 import kerneldiff
-from _support import DTYPES, OPERATIONS, anisotropic, points
+from support.tensors import DTYPES, OPERATIONS, anisotropic, points
 digests = {}
 for dtype in DTYPES:
     X, Y = points(403, 307, 5, dtype)
@@ -297,33 +291,14 @@ def test_forked_workers(way, before):
 # --------------------------------------------------------------------------------------------------
 
 # Cases that would take minutes. Each is a function, its arguments and the shape of its output,
-# which is larger than any memory: the same 64 MiB are mapped again and again, one behind the other.
-# What is written there is of no interest.
-CASES = """
-import ctypes, functools, math, mmap, os, sys
+# which is larger than any memory.
+INTERRUPTED = """
+import functools, sys
 import numpy as np
 import kerneldiff
 from sklearn.gaussian_process.kernels import RBF
-
-PIECE = 2**26
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_NORESERVE = 1, 2, 16, 16384
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-
-def huge(shape, dtype):
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    whole = -(-size // PIECE) * PIECE
-    file = os.memfd_create("out")
-    os.ftruncate(file, PIECE)
-    start = libc.mmap(
-        None, whole, mmap.PROT_READ, MAP_PRIVATE | mmap.MAP_ANON | MAP_NORESERVE, -1, 0
-    )
-    for address in range(start, start + whole, PIECE):
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        found = libc.mmap(address, PIECE, protection, MAP_SHARED | MAP_FIXED, file, 0)
-        assert found == address
-    return np.frombuffer((ctypes.c_char * size).from_address(start), dtype).reshape(shape)
+from support.memory import huge
+from support.processes import report_interrupt
 
 def ones(n, d, dtype=np.float64):
     return np.ones((n, d), dtype)
@@ -357,13 +332,8 @@ cases = {
         (10_000, 2000, 10, 2000),
     ),
 }
-"""
-
-INTERRUPTED = f"""
-{CASES}
-from _support import report_interrupt
 function, arguments, shape = cases[sys.argv[1]]()
-options = {{}} if shape is None else {{"out": huge(shape, arguments[0].dtype)}}
+options = {} if shape is None else {"out": huge(shape, arguments[0].dtype)}
 kerneldiff.kernel_matrix(RBF(), ones(2000, 3))
 report_interrupt(lambda: function(*arguments, **options))
 # The library is as usable as before.
@@ -396,7 +366,7 @@ PEAK = """
 import sys
 import numpy as np
 import kerneldiff
-from _support import peak_growth
+from support.memory import peak_growth
 from sklearn.gaussian_process.kernels import RBF
 
 def normal(n, d, dtype=np.float64):

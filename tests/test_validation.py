@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
-from _cases import KINDS
-from _support import DTYPES, OPERATIONS, anisotropic, points, run_python
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel
+from support.cases import KINDS
+from support.processes import run_python
+from support.tensors import DTYPES, OPERATIONS, anisotropic, points
 
 import kerneldiff
 from kerneldiff import _validation

@@ -7,8 +7,8 @@ large enough for several threads, some of it for several tiles.
 import hashlib
 
 import numpy as np
-from _functionals import functionals, two
 from sklearn.gaussian_process.kernels import RBF, Matern, WhiteKernel
+from support.functionals import functionals, two
 
 from kerneldiff import CovarianceOperator, expansion
 

@@ -12,7 +12,6 @@ from functools import cache
 
 import mpmath as mp
 import numpy as np
-from _functionals import wide
 from hypothesis import strategies as st
 from sklearn.gaussian_process import kernels as sk
 from sklearn.gaussian_process.kernels import (
@@ -25,6 +24,7 @@ from sklearn.gaussian_process.kernels import (
     RationalQuadratic,
     WhiteKernel,
 )
+from support.functionals import wide
 
 from kerneldiff import Columns, _reference
 
@@ -295,7 +295,7 @@ def mp_partial(kernel, x, y, orders):
     2 nu - order, at least 0.6 here: below the last digit of float64, too.
     """
     D = len(x)
-    with mp.workdps(BESSEL_DIGITS if _has_bessel(kernel) else DIGITS):
+    with mp.workdps(BESSEL_DIGITS if has_bessel(kernel) else DIGITS):
         point = [mp.mpf(float(v)) for v in (*x, *y)]
         return mp.diff(lambda *z: mp_value(kernel, z[:D], z[D:]), point, tuple(orders))
 
@@ -427,7 +427,7 @@ def has_root(kernel):
     )
 
 
-def _has_bessel(kernel):
+def has_bessel(kernel):
     return any(
         isinstance(leaf, Matern) and leaf.nu not in (0.5, 1.5, 2.5, np.inf)
         for leaf in leaves(kernel)
@@ -544,7 +544,7 @@ def with_hyperparameters(kernel, values):
     return kernel
 
 
-def _central(function, step):
+def central_difference(function, step):
     """The derivative of a function of one number at 0, off by step^6 / 140 of its seventh."""
     weights = {1: 45, 2: -9, 3: 1}
     return sum(w * (function(i * step) - function(-i * step)) for i, w in weights.items()) / (
@@ -552,9 +552,9 @@ def _central(function, step):
     )
 
 
-def _step(kernel):
+def difference_step(kernel):
     """Small enough for the phase of a periodic kernel; large where there is float64 only."""
-    step = 2.0**-6 if _has_bessel(kernel) else STEP
+    step = 2.0**-6 if has_bessel(kernel) else STEP
     for leaf in leaves(kernel):
         if isinstance(leaf, ExpSineSquared):
             step *= min(1.0, leaf.periodicity * leaf.length_scale / 3)
@@ -573,7 +573,10 @@ def theta_tensor(kernel, rows, cols=None):
 
     with np.errstate(all="ignore"):
         return np.array(
-            [_central(functools.partial(moved, p), _step(kernel)) for p in range(len(values))]
+            [
+                central_difference(functools.partial(moved, p), difference_step(kernel))
+                for p in range(len(values))
+            ]
         )
 
 
@@ -639,7 +642,7 @@ def _total(kernel, rows, number):
 
     with np.errstate(all="ignore"):
         parts = [
-            _central(functools.partial(moved, *index), _step(kernel))
+            central_difference(functools.partial(moved, *index), difference_step(kernel))
             for index in np.ndindex(points.shape)
         ]
     size = sum(f.size for f in rows)
@@ -721,3 +724,19 @@ def kernel_trees(D, smooth=True):
         ),
         max_leaves=5,
     )
+
+
+# ---------------------------------------------------------------------------------------------
+# Cells that share an oracle
+# ---------------------------------------------------------------------------------------------
+
+
+def check_each(cells, check):
+    """Check cells that share an oracle; all that fail are named."""
+    failures = []
+    for cell in cells:
+        try:
+            check(cell)
+        except AssertionError as error:
+            failures.append(f"{cell!r}: {error}")
+    assert not failures, "\n".join(failures)

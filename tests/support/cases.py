@@ -4,11 +4,9 @@ A module of its own, because those processes import it: no pytest, no JAX.
 """
 
 import numpy as np
-from _products import WORK
-from _support import DTYPES, KERNELS, OPERATIONS, points
-
-import kerneldiff
-from kerneldiff import tanh
+from support.products import WORK
+from support.tanh import LAYER
+from support.tensors import DTYPES, KERNELS, OPERATIONS, points
 
 
 def tensor_inputs(dtype, size, spread):
@@ -44,30 +42,6 @@ TENSORS = {
     for dtype in DTYPES
 }
 
-
-def tanh_tangents(X, W):
-    """A cotangent of the functions and tangents of the points and weights, of either sign."""
-    sizes = [(X.shape[0], W.shape[1]), X.shape, W.shape]
-    return [np.cos(np.arange(np.prod(size)) + 1).reshape(size).astype(X.dtype) for size in sizes]
-
-
-def tanh_products(X, W):
-    """Cotangents of the weights and the points, and the tangent, of a layer."""
-    G, dX, dW = tanh_tangents(X, W)
-    (of_weights,), of_points = tanh._backward(X, [W], None, G)
-    return of_weights, of_points, tanh._tangent(X, [W], [dW], dX)
-
-
-# What is computed for points and the weights of a layer.
-LAYER = {
-    "tanh_basis": kerneldiff.tanh_basis,
-    "tanh_jacobian": kerneldiff.tanh_jacobian,
-    "input_jacobian": lambda X, W: tanh._input_jacobian(X, [W]),
-    "input_hessian": lambda X, W: tanh._input_hessian(X, [W]),
-    "vjp": lambda X, W: tanh_products(X, W)[0],
-    "vjp of points": lambda X, W: tanh_products(X, W)[1],
-    "jvp": lambda X, W: tanh_products(X, W)[2],
-}
 
 # Id: function, dtype, size (N, D, K).
 TANH = {

@@ -140,19 +140,19 @@ def _argument(kernel, pairs, kind, weights):
     return None, min(rate, 1e30)
 
 
-def _jet(kernel, pairs, order, dtype, columns):
+def approximate_jet(kernel, pairs, order, dtype, columns):
     """The jet of any kernel, as `_reference._jet` has it, of approximate values."""
     least = float(np.finfo(dtype).smallest_normal)
     if isinstance(kernel, sk.KernelOperator):
-        f, g = (_jet(k, pairs, order, dtype, columns) for k in (kernel.k1, kernel.k2))
+        f, g = (approximate_jet(k, pairs, order, dtype, columns) for k in (kernel.k1, kernel.k2))
         if isinstance(kernel, sk.Sum):
             return _reference._add(f, g)
         return _reference._multiply(f, g, order)
     if isinstance(kernel, sk.Exponentiation):
-        base = _jet(kernel.kernel, pairs, order, dtype, columns)
-        return _power(base, kernel.exponent, order, 16 * UNIT[dtype])
+        base = approximate_jet(kernel.kernel, pairs, order, dtype, columns)
+        return approximate_power(base, kernel.exponent, order, 16 * UNIT[dtype])
     if isinstance(kernel, Columns):
-        return _jet(kernel.kernel, pairs, order, dtype, columns[np.asarray(kernel.dims)])
+        return approximate_jet(kernel.kernel, pairs, order, dtype, columns[np.asarray(kernel.dims)])
     if isinstance(kernel, sk.ConstantKernel | sk.WhiteKernel):
         value = _reference._jet(kernel, pairs, order)[()]
         return {(): Approximate(value, np.abs(value), least)}
@@ -174,7 +174,7 @@ def _jet(kernel, pairs, order, dtype, columns):
     return result
 
 
-def _power(base, exponent, order, relative):
+def approximate_power(base, exponent, order, relative):
     """base ** exponent: infinite bounds where the base is wrong by a large part of itself.
 
     At a root, and where the base is below the normal range but its power is not.
@@ -221,7 +221,7 @@ def bounds(kernel, X, Y=None, sides="", dtype="float64", sums=0):
     pairs = _reference._Pairs(
         X.astype(np.float64), None if Y is None else Y.astype(np.float64), same=Y is None
     )
-    jet = _jet(kernel, pairs, order, dtype, np.arange(D))
+    jet = approximate_jet(kernel, pairs, order, dtype, np.arange(D))
     numbers = range(len(pairs.invariants))
     letters = "abcdefgh"[:order]
     terms = []
