@@ -45,6 +45,7 @@ def test_demo_passes(demo):
     assert "All checks passed" in demo.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

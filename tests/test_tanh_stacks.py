@@ -125,7 +125,7 @@ def test_reference(case):
     assert_close(_reference.tanh_input_hessian(X, weights), expected["input_hessian"], depth)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["transform", "input_jacobian", "input_hessian"])
 def test_functions_of_points(case, method):
     X, weights, _, _, expected = case

@@ -56,7 +56,7 @@ def digests():
     return {threads: json.loads(run_python(DIGESTS, threads=threads)) for threads in (1, 2, 3)}
 
 
-@pytest.mark.quick(2)
+@pytest.mark.exhaustive
 @openmp
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
