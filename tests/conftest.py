@@ -5,9 +5,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from support.processes import subnormals_alive
 
 import kerneldiff._core
+
+# Their assertions show values, too.
+pytest.register_assert_rewrite("support")
+
+from support.processes import subnormals_alive  # noqa: E402
 
 
 @pytest.fixture

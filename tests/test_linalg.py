@@ -388,8 +388,13 @@ print(json.dumps([before, counts()]))
     assert found[0] == found[1]
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("n", [1500, 2000])
+@pytest.mark.parametrize(
+    "n",
+    [
+        pytest.param(1500, marks=pytest.mark.exhaustive),
+        pytest.param(2000, marks=pytest.mark.huge),
+    ],
+)
 def test_matrices_at_which_two_threads_of_blas_end_the_process(n):
     """24 000 and 32 000 unknowns, of 15 gradients a point: 4.3 and 7.6 GiB."""
     run_python(
