@@ -24,6 +24,7 @@ import numpy as np
 import scipy.optimize
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, Matern, WhiteKernel
+from sklearn.metrics import r2_score, root_mean_squared_error
 
 from kerneldiff._files import InputError, Progress, png, print_table, write
 from kerneldiff._validation import counted
@@ -628,15 +629,11 @@ def _short(value: float) -> str:
 def _print_errors(data: Data, train: np.ndarray, test: np.ndarray, results: Results) -> None:
     """How well the rows that were held out are predicted, and how well a constant does it."""
     y = data.y[test]
-    error = y - results.mean
-    base = y - data.y[train].mean()
-    inside = np.mean(np.abs(error) <= _WIDTH * results.std)
-    rmse, base_rmse = (float(np.sqrt(np.mean(e**2))) for e in (error, base))
-    spread = float(np.sum((y - y.mean()) ** 2))
-    rows = [("root mean square error", _short(rmse), _short(base_rmse))]
-    if spread > 0:
-        r2, base_r2 = (1 - float(np.sum(e**2)) / spread for e in (error, base))
-        rows.append(("R²", f"{r2:.3f}", f"{base_r2:.3f}"))
+    inside = np.mean(np.abs(y - results.mean) <= _WIDTH * results.std)
+    both = (results.mean, np.full_like(y, data.y[train].mean()))
+    rows = [("root mean square error", *(_short(root_mean_squared_error(y, p)) for p in both))]
+    if np.ptp(y) > 0:
+        rows.append(("R²", *(f"{r2_score(y, p):.3f}" for p in both)))
     rows.append(("inside of the 95 % band", f"{inside:.1%}", ""))
     print_table(("rows held out", "model", "mean only"), rows)
 
