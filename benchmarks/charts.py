@@ -80,7 +80,7 @@ def readme(results, text):
     str
     """
     rows = list(compare.summary_rows(chosen(results["speedups"])))
-    table = compare.STYLES["markdown"](rows)
+    table = compare.write_table(rows, "markdown")
     before, rest = text.split(_BEGIN)
     _, after = rest.split(_END)
     return f"{before}{_BEGIN}\n{table}\n\n{compare.describe(results['machine'])}\n{_END}{after}"

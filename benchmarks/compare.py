@@ -22,6 +22,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
 from . import busy, expansions, gp_cases, measure, peers, products
 
 # Parts with cases, measurements and tables of their own, by their names in the results.
@@ -621,31 +623,15 @@ def _group(records, name):
     return {case: record for case, record in cases.items() if case.group == name}
 
 
-def _plain_table(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+#: Ways to write a table, and what tabulate calls them.
+STYLES = {"plain": "simple", "markdown": "pipe", "rst": "rst"}
 
 
-def _markdown_table(rows):
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    rule = "|---" + "|---:" * (len(rows[0]) - 1) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _rst_table(rows):
-    lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in rows:
-        lines += [f"   {' ' if column else '*'} - {cell}" for column, cell in enumerate(row)]
-    return "\n".join(lines)
-
-
-#: Ways to write the rows of a table.
-STYLES = {"plain": _plain_table, "markdown": _markdown_table, "rst": _rst_table}
+def write_table(rows, style):
+    """Write rows, of which the first is the header, as a table in one of `STYLES`."""
+    header, *rest = rows
+    aligned = ("left", *["right"] * (len(header) - 1))
+    return tabulate(rest, header, STYLES[style], colalign=aligned, disable_numparse=True)
 
 
 def describe(facts):
@@ -725,7 +711,7 @@ def report(results, *, style="plain"):
         _family_rows(_group(results["as_shipped"], "families")),
         *(rows for name, part in PARTS.items() for rows in part.tables(results.get(name, []))),
     ]
-    texts = [STYLES[style](rows) for rows in map(list, tables) if len(rows) > 1]
+    texts = [write_table(rows, style) for rows in map(list, tables) if len(rows) > 1]
     notes = [describe(results["machine"])]
     if plain and not huge:
         notes.append("Huge pages for the peers: not measured (needs glibc 2.35 and Linux).")

@@ -37,6 +37,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from tabulate import tabulate
+
 BUDGET = Path(__file__).with_suffix(".json")
 #: Relative change of a count that is let pass.
 TOLERANCE = 0.03
@@ -362,16 +364,12 @@ def compare(counts, budget):
     failures : list of str
         What is wrong with it.
     """
-    width = max(map(len, (*counts, *budget)))
-    lines = [f"{'hot path':{width}}  {'instructions':>13}  {'budget':>13}  change"]
-    failures = []
+    rows, failures = [], []
     for name in dict.fromkeys((*counts, *budget)):
         found, allowed = counts.get(name), budget.get(name)
         change = found / allowed - 1 if found and allowed else None
-        cells = (f"{'–' if n is None else format(n, ','):>13}" for n in (found, allowed))
-        lines.append(
-            "  ".join([f"{name:{width}}", *cells, "" if change is None else f"{change:+.2%}"])
-        )
+        cells = ("–" if n is None else format(n, ",") for n in (found, allowed))
+        rows.append([name, *cells, "" if change is None else f"{change:+.2%}"])
         if found is None:
             failures.append(f"{name}: there is a budget, but no such path")
         elif allowed is None:
@@ -380,7 +378,10 @@ def compare(counts, budget):
             failures.append(f"{name}: takes {change:.1%} more instructions than its budget")
         elif change < -TOLERANCE:
             failures.append(f"{name}: takes {-change:.1%} fewer instructions: lower its budget")
-    return lines, failures
+    header = ("hot path", "instructions", "budget", "change")
+    aligned = ("left", "right", "right", "right")
+    table = tabulate(rows, header, "plain", colalign=aligned, disable_numparse=True)
+    return table.splitlines(), failures
 
 
 def _check(counts, budget, base):

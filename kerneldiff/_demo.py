@@ -3,6 +3,7 @@
 It computes derivative tensors of scikit-learn's diabetes data, checks every entry and times them.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from sklearn.preprocessing import scale
 
 import kerneldiff
 from kerneldiff import _reference
-from kerneldiff._files import png, write
+from kerneldiff._files import Progress, png, print_table, write
 from kerneldiff._validation import counted
 
 __all__ = ["run"]
@@ -65,27 +66,32 @@ def run(config: dict[str, Any], plot: Path | None = None) -> int:
     )
     print(f"data    diabetes, from scikit-learn: {N} patients x {D} features, standardised")
     print(f"kernel  {kernel}, of all pairs of patients")
-    print(f"basis   {W.shape[1]} functions tanh(x a + b) with random slopes a and biases b\n")
+    print(
+        f"basis   {W.shape[1]} functions tanh(x a + b) with random slopes a and biases b\n",
+        flush=True,
+    )
 
-    header = ("", "shape", "MiB", "deviation", "kerneldiff", "NumPy", "ratio")
-    print("{:<16}{:<20}{:>7}{:>11}{:>13}{:>12}{:>8}".format(*header))
+    progress = Progress(every=math.inf)  # on a terminal only
+    rows: list[list[str]] = []
     failed: list[str] = []
     speedups: list[dict[str, Any]] = []
     for job in [*_kernel_jobs(kernel, X), _tanh_job(X, W)]:
+        progress.say(job.name)
         array = job.compute()
         deviation = _deviation(array, job.expected())
         ours, numpys = _medians(job.compute, job.reference)
         times = numpys / ours
         shape = " x ".join(map(str, array.shape))
-        print(
-            f"{job.name:<16}{shape:<20}{array.nbytes / 2**20:>7.1f}{deviation:>11.1e}"
-            f"{1e3 * ours:>10.2f} ms{1e3 * numpys:>9.1f} ms{times:>7.1f}x",
-            flush=True,
-        )
+        size, off = f"{array.nbytes / 2**20:.1f}", f"{deviation:.1e}"
+        cells = (f"{1e3 * ours:.2f} ms", f"{1e3 * numpys:.1f} ms", f"{times:.1f}x")
+        rows.append([job.name, shape, size, off, *cells])
         speedups.append({"work": job.name, "kind": "library", "over": "NumPy", "times": times})
         if not deviation <= LIMIT:  # NaN fails
             failed.append(job.name)
 
+    header = ("", "shape", "MiB", "deviation", "kerneldiff", "NumPy", "ratio")
+    progress.done()
+    print_table(header, rows, left=2)
     print(
         "\ndeviation  the largest of any entry from scikit-learn's kernel values and from finite\n"
         "           differences of them (numpy.tanh for the basis), in units of the array's\n"

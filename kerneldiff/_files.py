@@ -1,11 +1,15 @@
-"""Files that the commands write: all of them or none."""
+"""What the commands share: files that are all written or none, tables, and progress."""
 
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 
 class InputError(Exception):
@@ -72,3 +76,34 @@ def write(files: Mapping[Path, bytes]) -> None:
                 part.unlink(missing_ok=True)
     for path in files:
         print(f"wrote {path}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print a table, the first columns aligned on the left and the others on the right."""
+    aligned = (*["left"] * left, *["right"] * (len(header) - left))
+    print(tabulate(rows, header, "plain", colalign=aligned, disable_numparse=True))
+
+
+class Progress:
+    """A line on the standard error that says how far long work is."""
+
+    def __init__(self, every: float = 5.0) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.every = 0.1 if self.terminal else every
+        self.begin = self.last = time.perf_counter()
+
+    def say(self, words: str) -> None:
+        """Show the words, unless some have just been shown."""
+        now = time.perf_counter()
+        if now - self.last >= self.every:
+            self.last = now
+            line = f"{words}, {now - self.begin:.0f} s"
+            sys.stderr.write(f"\r{line:<78}" if self.terminal else f"{line}\n")
+            sys.stderr.flush()
+
+    def done(self) -> float:
+        """Clear the line; returns the seconds that the work took."""
+        if self.terminal:
+            sys.stderr.write(f"\r{'':<78}\r")
+            sys.stderr.flush()
+        return time.perf_counter() - self.begin

@@ -24,8 +24,9 @@ import numpy as np
 import scipy.optimize
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, Matern, WhiteKernel
+from sklearn.metrics import r2_score, root_mean_squared_error
 
-from kerneldiff._files import InputError, png, write
+from kerneldiff._files import InputError, Progress, png, print_table, write
 from kerneldiff._validation import counted
 from kerneldiff.gaussian_process import GaussianProcessRegressor, GradientWhiteKernel
 from kerneldiff.plot import _MEASURES, _WIDTH, _text, sensitivities
@@ -43,6 +44,8 @@ _MOST_OBSERVATIONS = 2000
 _FEW_OBSERVATIONS = 400
 # Beyond this length scale, in standard deviations, a feature has hardly any influence.
 _LONGEST = 1e3
+# Letters of a name that are printed.
+_WIDEST = 16
 
 
 # ----------------------------------------------------------------------------------------- table
@@ -348,34 +351,6 @@ def _numbers(
     return arrays
 
 
-# -------------------------------------------------------------------------------------- progress
-
-
-class _Progress:
-    """A line on the standard error that says how far long work is."""
-
-    def __init__(self, every: float = 5.0) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.every = 0.1 if self.terminal else every
-        self.begin = self.last = time.perf_counter()
-
-    def say(self, words: str) -> None:
-        """Show the words, unless some have just been shown."""
-        now = time.perf_counter()
-        if now - self.last >= self.every:
-            self.last = now
-            line = f"{words}, {now - self.begin:.0f} s"
-            sys.stderr.write(f"\r{line:<78}" if self.terminal else f"{line}\n")
-            sys.stderr.flush()
-
-    def done(self) -> float:
-        """Clear the line; returns the seconds that the work took."""
-        if self.terminal:
-            sys.stderr.write(f"\r{'':<78}\r")
-            sys.stderr.flush()
-        return time.perf_counter() - self.begin
-
-
 # ------------------------------------------------------------------------------------------- fit
 
 
@@ -413,7 +388,7 @@ def _kernel(name: str, d: int, gradients: bool) -> Kernel:
 
 
 def fit(
-    data: Data, rows: np.ndarray, kernel: str, seed: int, progress: _Progress
+    data: Data, rows: np.ndarray, kernel: str, seed: int, progress: Progress
 ) -> GaussianProcessRegressor:
     """Fit a Gaussian process to some rows.
 
@@ -423,7 +398,7 @@ def fit(
     rows : ndarray of int
     kernel : {"rbf", "matern"}
     seed : int
-    progress : _Progress
+    progress : Progress
 
     Returns
     -------
@@ -522,14 +497,14 @@ class Results(NamedTuple):
     intervals: np.ndarray  # (2, D)
 
 
-def predict(model: GaussianProcessRegressor, X: np.ndarray, progress: _Progress) -> Results:
+def predict(model: GaussianProcessRegressor, X: np.ndarray, progress: Progress) -> Results:
     """Predict values and gradients, some rows at a time.
 
     Parameters
     ----------
     model : GaussianProcessRegressor
     X : ndarray of shape (N, D)
-    progress : _Progress
+    progress : Progress
 
     Returns
     -------
@@ -607,12 +582,12 @@ def run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
         # Of bounds that were reached, which the table tells, of variances rounded to 0, and of
         # columns without a known slope.
         warnings.simplefilter("ignore")
-        progress = _Progress()
+        progress = Progress()
         model = fit(data, train, arguments.kernel or "rbf", seed, progress)
         seconds = progress.done()
         print(f"model    {_described(model)}, fitted in {seconds:.1f} s\n", flush=True)
 
-        progress = _Progress()
+        progress = Progress()
         results = predict(model, data.X[test], progress)
         progress.done()
         _print_errors(data, train, test, results)
@@ -654,34 +629,31 @@ def _short(value: float) -> str:
 def _print_errors(data: Data, train: np.ndarray, test: np.ndarray, results: Results) -> None:
     """How well the rows that were held out are predicted, and how well a constant does it."""
     y = data.y[test]
-    error = y - results.mean
-    base = y - data.y[train].mean()
-    inside = np.mean(np.abs(error) <= _WIDTH * results.std)
-    rmse, base_rmse = (float(np.sqrt(np.mean(e**2))) for e in (error, base))
-    spread = float(np.sum((y - y.mean()) ** 2))
-    print(f"{'rows held out':<28}{'model':>12}{'mean only':>14}")
-    print(f"{'root mean square error':<28}{_short(rmse):>12}{_short(base_rmse):>14}")
-    if spread > 0:
-        r2, base_r2 = (1 - float(np.sum(e**2)) / spread for e in (error, base))
-        print(f"{'R²':<28}{r2:>12.3f}{base_r2:>14.3f}")
-    print(f"{'inside of the 95 % band':<28}{inside:>12.1%}")
+    inside = np.mean(np.abs(y - results.mean) <= _WIDTH * results.std)
+    both = (results.mean, np.full_like(y, data.y[train].mean()))
+    rows = [("root mean square error", *(_short(root_mean_squared_error(y, p)) for p in both))]
+    if np.ptp(y) > 0:
+        rows.append(("R²", *(f"{r2_score(y, p):.3f}" for p in both)))
+    rows.append(("inside of the 95 % band", f"{inside:.1%}", ""))
+    print_table(("rows held out", "model", "mean only"), rows)
 
 
 def _print_features(
     data: Data, test: np.ndarray, model: GaussianProcessRegressor, results: Results
 ) -> None:
     """How the target changes with each feature, the most sensitive first."""
-    width = min(max(len(name) for name in (*data.features, "feature")), 16)
-    titles = ["mean slope", "spread", "uncertainty", "sensitivity", "length scale"]
+    titles = ["feature", "mean slope", "spread", "uncertainty", "sensitivity", "length scale"]
     if data.dy is not None:
         titles.append("slope error")
-    print(f"\n{'feature':<{width}}" + "".join(f"{title:>13}" for title in titles))
     scales = _length_scales(model)
     errors = np.full(len(data.features), np.nan)
     if data.dy is not None:
         errors = np.sqrt(np.nanmean((data.dy[test] - results.slopes) ** 2, axis=0))
+    rows = []
     for a in np.argsort(-results.sensitivities, kind="stable"):
+        name = data.features[a]
         cells = [
+            name if len(name) <= _WIDEST else name[: _WIDEST - 1] + "…",
             _short(results.slopes[:, a].mean()),
             _short(results.slopes[:, a].std()),
             _short(float(np.sqrt(np.mean(results.slopes_std[:, a] ** 2)))),
@@ -690,9 +662,9 @@ def _print_features(
         ]
         if data.dy is not None:
             cells.append(_short(errors[a]))
-        name = data.features[a]
-        name = name if len(name) <= width else name[: width - 1] + "…"
-        print(f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in cells))
+        rows.append(cells)
+    print()
+    print_table(titles, rows)
     print(
         f"\nslope        of {data.target!r} by the feature: its mean over the rows held out, its\n"
         "             standard deviation over them, and how uncertain the model is of it\n"

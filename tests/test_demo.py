@@ -230,11 +230,11 @@ def test_many_rows(tmp_path, capsys):
 
 
 def test_progress(monkeypatch, capsys):
-    progress = _table._Progress(every=0.0)
+    progress = _table.Progress(every=0.0)
     progress.say("predicting: 1 of 2 rows")
     assert re.fullmatch(r"predicting: 1 of 2 rows, \d+ s\n", capsys.readouterr().err)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress = _table._Progress()
+    progress = _table.Progress()
     progress.last -= 1
     progress.say("fitting")
     progress.say("too early")
@@ -492,4 +492,4 @@ def test_too_many_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(kerneldiff.GaussianProcessRegressor, "fit", too_large)
     data = _table.choose(_table.read(write(tmp_path / "t.csv", columns(20))), "drag")
     with pytest.raises(InputError, match="20 rows to learn from are too many: the covariance"):
-        _table.fit(data, np.arange(20), "rbf", 0, _table._Progress())
+        _table.fit(data, np.arange(20), "rbf", 0, _table.Progress())
