@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn import get_config
-from sklearn.gaussian_process.kernels import Kernel
+from sklearn.gaussian_process.kernels import Kernel, PairwiseKernel
 
 from kerneldiff import _core, kernels
 from kerneldiff._validation import (
@@ -50,16 +50,13 @@ _ADVICE = "tensor_blocks computes it in pieces, and out= may be a memory-mapped 
 
 def _compute(
     tensor: _Tensor,
-    kernel: Kernel | kernels.RBFByGamma,
+    kernel: Kernel,
     X: ArrayLike,
     Y: ArrayLike | None,
     wrt: str,
     out: np.ndarray | None,
 ) -> np.ndarray:
-    """Check, read, find or make the output, compute.
-
-    `kernel` is a kernel object, or a term that has been read already.
-    """
+    """Check, read, find or make the output, compute."""
     check_choice("wrt", wrt, tensor.wrt)
     same, passed = Y is None, {"X": X, "Y": Y}
     X, Y = check_pair(X, Y)
@@ -359,6 +356,20 @@ def hessian(
     return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
 
 
+def _rbf(gamma: float | None) -> PairwiseKernel:
+    """The kernel exp(-gamma s) of scikit-learn's pairwise functions, whose gamma is positive."""
+    if gamma is not None:
+        try:
+            number = float(gamma)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < 2.0 * number < math.inf:
+            raise ValueError(
+                f"gamma is {gamma!r}; it must be positive and twice that finite, or None."
+            )
+    return PairwiseKernel(gamma, metric="rbf")
+
+
 def rbf_kernel(
     X: ArrayLike,
     Y: ArrayLike | None = None,
@@ -414,7 +425,7 @@ def rbf_kernel(
     >>> rbf_kernel(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[0.368]])
     """
-    return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, "", out)
+    return _compute(_VALUE, _rbf(gamma), X, Y, "", out)
 
 
 def rbf_gradient(
@@ -475,7 +486,7 @@ def rbf_gradient(
     >>> rbf_gradient(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[[0.368, 0.368]]])
     """
-    return _compute(_GRADIENT, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_GRADIENT, _rbf(gamma), X, Y, wrt, out)
 
 
 def rbf_hessian_diag(
@@ -536,7 +547,7 @@ def rbf_hessian_diag(
     >>> rbf_hessian_diag(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[[0., 0.]]])
     """
-    return _compute(_HESSIAN_DIAG, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_HESSIAN_DIAG, _rbf(gamma), X, Y, wrt, out)
 
 
 def rbf_hessian(
@@ -602,7 +613,7 @@ def rbf_hessian(
              [0.368, 0.   ]]]])
     """
     check_choice("layout", layout, tuple(_HESSIAN))
-    return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_HESSIAN[layout], _rbf(gamma), X, Y, wrt, out)
 
 
 # Gradients are made in pieces of so many bytes on their way to a Gram Jacobian.
