@@ -34,6 +34,7 @@ from kerneldiff._validation import (
     fit_context,
     memory_limit,
     real_array,
+    too_large,
     unmasked,
 )
 from kerneldiff.functionals import (
@@ -992,11 +993,9 @@ class GaussianProcessRegressor(_Base):
             return "rotation"
         if needed > limit:
             reason = self._not_rotated(learned)
-            raise MemoryError(
-                f"solver='cholesky' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. "
-                + self._less_memory(reason, rotated)
-            )
+            where = f"for the covariance matrix of the {n} observations"
+            advice = self._less_memory(reason, rotated)
+            raise too_large("solver='cholesky'", needed, limit, advice, where)
         return "cholesky"
 
     def _less_memory(self, reason: str | None, rotated: float) -> str:

@@ -47,7 +47,7 @@ import scipy.linalg
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, _linalg, functionals, kernels, operators
-from kerneldiff._validation import check_fits, memory_limit, quietly
+from kerneldiff._validation import check_fits, memory_limit, quietly, too_large
 from kerneldiff.functionals import (
     Directional,
     Functional,
@@ -661,11 +661,11 @@ class Rotation:
         needed = _size(n, missing)
         if needed > (limit := memory_limit()):
             also = f", and for the {missing} missing entries of gradients" if missing else ""
-            raise MemoryError(
-                f"solver='rotation' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"values and gradients along the {rank} dimensions that the points span{also}; "
-                f"this process may use {limit / 2**30:.4g} GiB."
+            where = (
+                "for the covariance matrix of values and gradients along the "
+                f"{rank} dimensions that the points span{also}"
             )
+            raise too_large("solver='rotation'", needed, limit, "Take fewer points.", where)
         # Zeros above the diagonal: what NumPy multiplies there by the way is not to be garbage.
         C = np.zeros((n, n), order="F")
         start = 0

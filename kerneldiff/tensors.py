@@ -23,6 +23,7 @@ from kerneldiff._validation import (
     check_points,
     counted,
     memory_limit,
+    too_large,
 )
 
 
@@ -784,17 +785,16 @@ def _check_gram_memory(n: int, d: int, dtype: np.dtype, layout: str) -> None:
     limit = memory_limit()
     if (sparse if layout == "sparse" else dense) <= limit:
         return
-    needs = f"{(sparse if layout == 'sparse' else dense) / 2**30:.4g} GiB"
-    raise MemoryError(
+    raise too_large(
         f"the Jacobian of the Gram matrix of {counted(n, 'point')} in {counted(d, 'dimension')}, "
-        f"of type {dtype}, needs {needs} with layout={layout!r}; this process may use "
-        f"{limit / 2**30:.4g} GiB. "
-        + (
-            "tensor_blocks computes gradients, which its entries are, in pieces."
-            if layout == "sparse"
-            else f"layout='sparse' needs {sparse / 2**30:.4g} GiB, and out= may be a memory-mapped "
-            "file."
-        )
+        f"of type {dtype},",
+        sparse if layout == "sparse" else dense,
+        limit,
+        "tensor_blocks computes gradients, which its entries are, in pieces."
+        if layout == "sparse"
+        else f"layout='sparse' needs {sparse / 2**30:.4g} GiB, and out= may be a memory-mapped "
+        "file.",
+        f"with layout={layout!r}",
     )
 
 
