@@ -1757,11 +1757,8 @@ def _kernel_noise(kernel: sk.Kernel, functionals: Sequence[Functional]) -> np.nd
         part = np.zeros(functional.shape)
         if isinstance(functional, Value | ValueGradient):
             X = functional.X
-            term = kernels.read(kernel, X.shape[1])
-            noisy = kernels.with_noise(term)
-            if noisy is not None and len(X):
-                values = part if part.ndim == 1 else part[:, 0]
-                values += kernels.on_diagonal(noisy, X) - kernels.on_diagonal(term, X)
+            values = part if part.ndim == 1 else part[:, 0]
+            values += kernels.noise_on_diagonal(kernels.read(kernel, X.shape[1]), X)
         noise.append((part if functional.mask is None else part[functional.mask]).ravel())
     return np.concatenate(noise)
 

@@ -1858,6 +1858,15 @@ def on_diagonal(term, X):
 
 
 @quietly
+def noise_on_diagonal(term, X):
+    """What the noise of a tree adds to its values where points meet themselves, shape (N,)."""
+    noisy = with_noise(term)
+    if noisy is None or not len(X):
+        return np.zeros(len(X), X.dtype)
+    return on_diagonal(noisy, X) - on_diagonal(term, X)
+
+
+@quietly
 def gradient_on_diagonal(term, X):
     """Gradients of the values of a tree where points meet themselves: of k(x, x) by x.
 
