@@ -879,11 +879,9 @@ class Rotation:
             if derivative.dims is None:
                 total = moments.contract(jets).sum()
                 values = diagonal[valued]
-                noisy = kernels.with_noise(term)
-                if noisy is not None:
-                    noise = kernels.on_diagonal(noisy, self._Z)[valued] - values
-                    total += noise @ of_values
-                    values = values + noise
+                noise = kernels.noise_on_diagonal(term, self._Z)[valued]
+                total += noise @ of_values
+                values = values + noise
                 total += (values * self._value_nugget) @ of_values
                 slopes = np.einsum("ii->i", _across(self._kinds, jets[1]))[sloped]
                 total += slopes @ of_slopes.sum(axis=1)
