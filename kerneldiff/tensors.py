@@ -406,18 +406,12 @@ def rbf_kernel(
 
     See Also
     --------
-    kernel_matrix : The same for kernel objects.
+    kernel_matrix : The same for kernel objects; its notes hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    Differences of points are formed directly: an offset costs no digits. An interrupt (Ctrl-C) ends
-    the call within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    Differences of points are formed directly: an offset costs no digits.
 
     Examples
     --------
@@ -467,18 +461,12 @@ def rbf_gradient(
 
     See Also
     --------
-    gradient : The same for kernel objects.
+    gradient : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂k/∂x_a = −2γ δ_a k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂k/∂x_a = −2γ δ_a k with δ = x − y.
 
     Examples
     --------
@@ -528,18 +516,12 @@ def rbf_hessian_diag(
 
     See Also
     --------
-    hessian_diag : The same for kernel objects.
+    hessian_diag : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂²k/∂x_a² = (4γ² δ_a² − 2γ) k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂²k/∂x_a² = (4γ² δ_a² − 2γ) k with δ = x − y.
 
     Examples
     --------
@@ -592,18 +574,12 @@ def rbf_hessian(
 
     See Also
     --------
-    hessian : The same for kernel objects.
+    hessian : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a = b]) k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a = b]) k with δ = x − y.
 
     Examples
     --------
