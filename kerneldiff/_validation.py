@@ -464,10 +464,13 @@ def check_fits(shape: tuple[int, ...], dtype: np.dtype, advice: str = _FEWER) ->
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes > _SMALL and nbytes > (limit := memory_limit()):
-        raise MemoryError(
-            f"an output of shape {shape} and type {dtype} needs {nbytes / 2**30:.4g} GiB; this "
-            f"process may use {limit / 2**30:.4g} GiB. {advice}"
-        )
+        raise too_large(f"an output of shape {shape} and type {dtype}", nbytes, limit, advice)
+
+
+def too_large(what: str, nbytes: float, limit: float, advice: str, where: str = "") -> MemoryError:
+    """Return the error about memory that does not suffice: for what, how much, and what to do."""
+    needs = f"{what} needs {nbytes / 2**30:.4g} GiB{where and ' ' + where}"
+    return MemoryError(f"{needs}; this process may use {limit / 2**30:.4g} GiB. {advice}")
 
 
 @functools.cache

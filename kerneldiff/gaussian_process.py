@@ -26,15 +26,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import validate_data
 
-from kerneldiff import _core, _linalg, kernels
+from kerneldiff import _linalg, kernels
 from kerneldiff._validation import (
     check_fitted_names,
     check_names_along,
     counted,
     fit_context,
     memory_limit,
-    quietly,
     real_array,
+    too_large,
     unmasked,
 )
 from kerneldiff.functionals import (
@@ -993,11 +993,9 @@ class GaussianProcessRegressor(_Base):
             return "rotation"
         if needed > limit:
             reason = self._not_rotated(learned)
-            raise MemoryError(
-                f"solver='cholesky' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"the {n} observations; this process may use {limit / 2**30:.4g} GiB. "
-                + self._less_memory(reason, rotated)
-            )
+            where = f"for the covariance matrix of the {n} observations"
+            advice = self._less_memory(reason, rotated)
+            raise too_large("solver='cholesky'", needed, limit, advice, where)
         return "cholesky"
 
     def _less_memory(self, reason: str | None, rotated: float) -> str:
@@ -1693,7 +1691,8 @@ class GaussianProcessRegressor(_Base):
         stds = self._moments([value])[1][:, 0] / std[0]
         scale = self._column_scale(X.shape[1])
         model, *_ = self._model_functional(value)
-        slopes = _diagonal_gradient(solver.kernel, model.X)
+        term = kernels.read(solver.kernel, model.X.shape[1])
+        slopes = kernels.gradient_on_diagonal(kernels.with_noise(term) or term, model.X)
         if hasattr(self, "X_train_"):
             observed = self._observed_data().observed
             # The variance is k(x, x) - k(x, .) C⁻¹ k(., x); a point has weights of its own.
@@ -1758,35 +1757,10 @@ def _kernel_noise(kernel: sk.Kernel, functionals: Sequence[Functional]) -> np.nd
         part = np.zeros(functional.shape)
         if isinstance(functional, Value | ValueGradient):
             X = functional.X
-            term = kernels.read(kernel, X.shape[1])
-            noisy = kernels.with_noise(term)
-            if noisy is not None and len(X):
-                values = part if part.ndim == 1 else part[:, 0]
-                values += kernels.on_diagonal(noisy, X) - kernels.on_diagonal(term, X)
+            values = part if part.ndim == 1 else part[:, 0]
+            values += kernels.noise_on_diagonal(kernels.read(kernel, X.shape[1]), X)
         noise.append((part if functional.mask is None else part[functional.mask]).ravel())
     return np.concatenate(noise)
-
-
-@quietly
-def _diagonal_gradient(kernel: sk.Kernel, X: np.ndarray) -> np.ndarray:
-    """Gradients of k(x, x), noise included, shape (N, D)."""
-    n, d = X.shape
-    term = kernels.read(kernel, d)
-    term = kernels.with_noise(term) or term
-    invariants = list(dict.fromkeys(leaf.invariant for leaf in kernels.leaves(term)))
-    result = np.zeros((n, d))
-    if not n or all(invariant.kind != "dot" for invariant in invariants):
-        return result
-    weights = [1.0 if i.weights is None else np.array(i.weights) for i in invariants]
-    a = np.zeros((len(invariants), n))
-    for row, invariant, w in zip(a, invariants, weights, strict=True):
-        if invariant.kind == "dot":
-            row[:] = np.einsum("na,na->n", X * w, X)
-    jets = _core.jets(kernels.compile_term(term, d, 1), a)
-    for slope, invariant, w in zip(jets[1:], invariants, weights, strict=True):
-        if invariant.kind == "dot":
-            result += 2.0 * slope[:, None] * (X * w)
-    return result
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -776,36 +776,6 @@ def _differs(cls, source, method):
     return old is not None and not getattr(old, "__isabstractmethod__", False) and new is not old
 
 
-@dataclass(frozen=True, slots=True)
-class RBFByGamma:
-    """The kernel exp(-gamma s) as scikit-learn's pairwise functions have it.
-
-    Parameters
-    ----------
-    gamma : float
-        None stands for 1 / D.
-    """
-
-    gamma: float | None
-
-
-def _read_rbf_by_gamma(kernel, d):
-    if kernel.gamma is None:
-        return Leaf("rbf", _SQDIST, 2.0 / max(d, 1))
-    try:
-        gamma = float(kernel.gamma)
-    except (TypeError, ValueError):
-        gamma = math.nan
-    if not 0 < 2.0 * gamma < math.inf:
-        raise ValueError(
-            f"gamma is {kernel.gamma!r}; it must be positive and twice that finite, or None."
-        )
-    return Leaf("rbf", _SQDIST, 2.0 * gamma)
-
-
-READERS[RBFByGamma] = _read_rbf_by_gamma
-
-
 # ------------------------------------------------------------ derivatives by hyperparameters
 
 # Of a kernel, with respect to its hyperparameters on a logarithmic scale, as trees of the terms
@@ -1890,6 +1860,15 @@ def on_diagonal(term, X):
     ndarray of shape (N,)
     """
     return _jets_on_diagonal(term, X, 0)[1][0]
+
+
+@quietly
+def noise_on_diagonal(term, X):
+    """What the noise of a tree adds to its values where points meet themselves, shape (N,)."""
+    noisy = with_noise(term)
+    if noisy is None or not len(X):
+        return np.zeros(len(X), X.dtype)
+    return on_diagonal(noisy, X) - on_diagonal(term, X)
 
 
 @quietly

@@ -45,7 +45,6 @@ from kerneldiff.functionals import (
     covariance,
     part_of,
 )
-from kerneldiff.tensors import add_noise
 
 # Blocks of a covariance that are made are made in pieces of so many bytes.
 _PIECE = 2**21
@@ -930,15 +929,11 @@ class CovarianceOperator(LinearOperator):
 
     # ---- noise
 
-    @quietly
     def _noise_of(self, term: kernels.Term) -> np.ndarray:
         """What noise in a tree adds to the diagonal."""
         result = np.zeros(self.shape[0], self.dtype)
         for _, X, entries, _ in self._noisy():
-            noisy = kernels.on_diagonal(term, X)
-            values = noisy.copy()
-            add_noise(term, X, noisy)
-            result[entries] = noisy - values
+            result[entries] = kernels.noise_on_diagonal(term, X)
         return result
 
     def _noise_gradients(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:

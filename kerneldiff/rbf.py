@@ -37,6 +37,7 @@ from kerneldiff._validation import (
     column_names,
     counted,
     memory_limit,
+    too_large,
     unmasked,
 )
 from kerneldiff.functionals import (
@@ -88,20 +89,15 @@ def _size(kind: Kind, d: int) -> int:
     return (parts & 1) + (d if parts & 2 else 0) + (d * d if parts & 4 else 0)
 
 
-def _too_large(what: str, n_bytes: float, advice: str) -> MemoryError:
-    return MemoryError(
-        f"{what} needs {n_bytes / 2**30:.4g} GiB; this process may use "
-        f"{memory_limit() / 2**30:.4g} GiB. {advice}"
-    )
-
-
 def _check_system(points: int, monomials: int) -> None:
     n_bytes = 8.0 * (points + monomials) ** 2
-    if n_bytes > memory_limit():
+    if n_bytes > (limit := memory_limit()):
         what = (
             f"the linear system of {counted(points, 'point')} and {counted(monomials, 'monomial')}"
         )
-        raise _too_large(what, n_bytes, "Give `neighbors` to use only so many points at a time.")
+        raise too_large(
+            what, n_bytes, limit, "Give `neighbors` to use only so many points at a time."
+        )
 
 
 class _Radial:
@@ -866,9 +862,11 @@ class RBFInterpolator(_SciPy):
         if d != self.y.shape[1]:
             raise ValueError(f"Expected the second axis of `x` to have length {self.y.shape[1]}.")
         n_bytes = 8.0 * n * self.d.shape[1] * _size(kind, d)
-        if n_bytes > memory_limit():
+        if n_bytes > (limit := memory_limit()):
             shape = (n, self.d.shape[1], _size(kind, d))
-            raise _too_large(f"a result of shape {shape}", n_bytes, "Give fewer points at a time.")
+            raise too_large(
+                f"a result of shape {shape}", n_bytes, limit, "Give fewer points at a time."
+            )
         # As SciPy, which leaves infinite points to arithmetic.
         with np.errstate(all="ignore"):
             if self.neighbors is None:

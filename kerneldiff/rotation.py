@@ -47,7 +47,7 @@ import scipy.linalg
 from sklearn.gaussian_process.kernels import Kernel
 
 from kerneldiff import _core, _linalg, functionals, kernels, operators
-from kerneldiff._validation import check_fits, memory_limit, quietly
+from kerneldiff._validation import check_fits, memory_limit, quietly, too_large
 from kerneldiff.functionals import (
     Directional,
     Functional,
@@ -661,11 +661,11 @@ class Rotation:
         needed = _size(n, missing)
         if needed > (limit := memory_limit()):
             also = f", and for the {missing} missing entries of gradients" if missing else ""
-            raise MemoryError(
-                f"solver='rotation' needs {needed / 2**30:.4g} GiB for the covariance matrix of "
-                f"values and gradients along the {rank} dimensions that the points span{also}; "
-                f"this process may use {limit / 2**30:.4g} GiB."
+            where = (
+                "for the covariance matrix of values and gradients along the "
+                f"{rank} dimensions that the points span{also}"
             )
+            raise too_large("solver='rotation'", needed, limit, "Take fewer points.", where)
         # Zeros above the diagonal: what NumPy multiplies there by the way is not to be garbage.
         C = np.zeros((n, n), order="F")
         start = 0
@@ -879,11 +879,9 @@ class Rotation:
             if derivative.dims is None:
                 total = moments.contract(jets).sum()
                 values = diagonal[valued]
-                noisy = kernels.with_noise(term)
-                if noisy is not None:
-                    noise = kernels.on_diagonal(noisy, self._Z)[valued] - values
-                    total += noise @ of_values
-                    values = values + noise
+                noise = kernels.noise_on_diagonal(term, self._Z)[valued]
+                total += noise @ of_values
+                values = values + noise
                 total += (values * self._value_nugget) @ of_values
                 slopes = np.einsum("ii->i", _across(self._kinds, jets[1]))[sloped]
                 total += slopes @ of_slopes.sum(axis=1)

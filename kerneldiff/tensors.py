@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn import get_config
-from sklearn.gaussian_process.kernels import Kernel
+from sklearn.gaussian_process.kernels import Kernel, PairwiseKernel
 
 from kerneldiff import _core, kernels
 from kerneldiff._validation import (
@@ -23,6 +23,7 @@ from kerneldiff._validation import (
     check_points,
     counted,
     memory_limit,
+    too_large,
 )
 
 
@@ -50,16 +51,13 @@ _ADVICE = "tensor_blocks computes it in pieces, and out= may be a memory-mapped 
 
 def _compute(
     tensor: _Tensor,
-    kernel: Kernel | kernels.RBFByGamma,
+    kernel: Kernel,
     X: ArrayLike,
     Y: ArrayLike | None,
     wrt: str,
     out: np.ndarray | None,
 ) -> np.ndarray:
-    """Check, read, find or make the output, compute.
-
-    `kernel` is a kernel object, or a term that has been read already.
-    """
+    """Check, read, find or make the output, compute."""
     check_choice("wrt", wrt, tensor.wrt)
     same, passed = Y is None, {"X": X, "Y": Y}
     X, Y = check_pair(X, Y)
@@ -359,6 +357,20 @@ def hessian(
     return _compute(_HESSIAN[layout], kernel, X, Y, wrt, out)
 
 
+def _rbf(gamma: float | None) -> PairwiseKernel:
+    """The kernel exp(-gamma s) of scikit-learn's pairwise functions, whose gamma is positive."""
+    if gamma is not None:
+        try:
+            number = float(gamma)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < 2.0 * number < math.inf:
+            raise ValueError(
+                f"gamma is {gamma!r}; it must be positive and twice that finite, or None."
+            )
+    return PairwiseKernel(gamma, metric="rbf")
+
+
 def rbf_kernel(
     X: ArrayLike,
     Y: ArrayLike | None = None,
@@ -394,18 +406,12 @@ def rbf_kernel(
 
     See Also
     --------
-    kernel_matrix : The same for kernel objects.
+    kernel_matrix : The same for kernel objects; its notes hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    Differences of points are formed directly: an offset costs no digits. An interrupt (Ctrl-C) ends
-    the call within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    Differences of points are formed directly: an offset costs no digits.
 
     Examples
     --------
@@ -414,7 +420,7 @@ def rbf_kernel(
     >>> rbf_kernel(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[0.368]])
     """
-    return _compute(_VALUE, kernels.RBFByGamma(gamma), X, Y, "", out)
+    return _compute(_VALUE, _rbf(gamma), X, Y, "", out)
 
 
 def rbf_gradient(
@@ -455,18 +461,12 @@ def rbf_gradient(
 
     See Also
     --------
-    gradient : The same for kernel objects.
+    gradient : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂k/∂x_a = −2γ δ_a k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂k/∂x_a = −2γ δ_a k with δ = x − y.
 
     Examples
     --------
@@ -475,7 +475,7 @@ def rbf_gradient(
     >>> rbf_gradient(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[[0.368, 0.368]]])
     """
-    return _compute(_GRADIENT, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_GRADIENT, _rbf(gamma), X, Y, wrt, out)
 
 
 def rbf_hessian_diag(
@@ -516,18 +516,12 @@ def rbf_hessian_diag(
 
     See Also
     --------
-    hessian_diag : The same for kernel objects.
+    hessian_diag : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂²k/∂x_a² = (4γ² δ_a² − 2γ) k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂²k/∂x_a² = (4γ² δ_a² − 2γ) k with δ = x − y.
 
     Examples
     --------
@@ -536,7 +530,7 @@ def rbf_hessian_diag(
     >>> rbf_hessian_diag(np.zeros((1, 2)), np.ones((1, 2)), gamma=0.5).round(3)
     array([[[0., 0.]]])
     """
-    return _compute(_HESSIAN_DIAG, kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_HESSIAN_DIAG, _rbf(gamma), X, Y, wrt, out)
 
 
 def rbf_hessian(
@@ -580,18 +574,12 @@ def rbf_hessian(
 
     See Also
     --------
-    hessian : The same for kernel objects.
+    hessian : The same for kernel objects; its notes and sources hold here too.
     sklearn.metrics.pairwise.rbf_kernel : The values, with the same arguments.
 
     Notes
     -----
-    ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a = b]) k with δ = x − y. An interrupt (Ctrl-C) ends the call
-    within a second and may leave `out` partly written.
-
-    References
-    ----------
-    S. Ament and C. Gomes, "Scalable First-Order Bayesian Optimization via Structured Automatic
-    Differentiation", ICML 2022, section 3.
+    ∂²k/∂x_a∂x_b = (4γ² δ_a δ_b − 2γ [a = b]) k with δ = x − y.
 
     Examples
     --------
@@ -602,7 +590,7 @@ def rbf_hessian(
              [0.368, 0.   ]]]])
     """
     check_choice("layout", layout, tuple(_HESSIAN))
-    return _compute(_HESSIAN[layout], kernels.RBFByGamma(gamma), X, Y, wrt, out)
+    return _compute(_HESSIAN[layout], _rbf(gamma), X, Y, wrt, out)
 
 
 # Gradients are made in pieces of so many bytes on their way to a Gram Jacobian.
@@ -773,17 +761,16 @@ def _check_gram_memory(n: int, d: int, dtype: np.dtype, layout: str) -> None:
     limit = memory_limit()
     if (sparse if layout == "sparse" else dense) <= limit:
         return
-    needs = f"{(sparse if layout == 'sparse' else dense) / 2**30:.4g} GiB"
-    raise MemoryError(
+    raise too_large(
         f"the Jacobian of the Gram matrix of {counted(n, 'point')} in {counted(d, 'dimension')}, "
-        f"of type {dtype}, needs {needs} with layout={layout!r}; this process may use "
-        f"{limit / 2**30:.4g} GiB. "
-        + (
-            "tensor_blocks computes gradients, which its entries are, in pieces."
-            if layout == "sparse"
-            else f"layout='sparse' needs {sparse / 2**30:.4g} GiB, and out= may be a memory-mapped "
-            "file."
-        )
+        f"of type {dtype},",
+        sparse if layout == "sparse" else dense,
+        limit,
+        "tensor_blocks computes gradients, which its entries are, in pieces."
+        if layout == "sparse"
+        else f"layout='sparse' needs {sparse / 2**30:.4g} GiB, and out= may be a memory-mapped "
+        "file.",
+        f"with layout={layout!r}",
     )
 
 
