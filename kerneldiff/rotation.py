@@ -665,7 +665,8 @@ class Rotation:
                 "for the covariance matrix of values and gradients along the "
                 f"{rank} dimensions that the points span{also}"
             )
-            raise too_large("solver='rotation'", needed, limit, "Take fewer points.", where)
+            advice = "Take fewer points, or gradients at fewer of them."
+            raise too_large("solver='rotation'", needed, limit, advice, where)
         # Zeros above the diagonal: what NumPy multiplies there by the way is not to be garbage.
         C = np.zeros((n, n), order="F")
         start = 0
