@@ -695,8 +695,8 @@ cdef Schedule make_schedule(
         return s
     per = max(n, m)
     s.rows = panels_of(min(max(per / 48.0, sqrt(TASK / 4 / cost)), sqrt(10 * TASK / cost)), panel)
-    if 16.0 * panel * panel * cost < 50 * TASK:  # else signals would wait for a task
-        s.rows = max(s.rows, min(4 * panel, panels_of(per / 8.0, panel)))
+    # Blocks of few points cost more, but signals wait for a task.
+    s.rows = max(s.rows, min(4 * panel, panels_of(min(per / 8.0, sqrt(50 * TASK / cost)), panel)))
     if kind == TOURNAMENT:
         # A number of blocks that leaves all of few threads busy in each round.
         s.row_blocks = ((per + s.rows - 1) // s.rows + 3) // 4 * 4

@@ -1864,7 +1864,17 @@ def on_diagonal(term, X):
 
 @quietly
 def noise_on_diagonal(term, X):
-    """What the noise of a tree adds to its values where points meet themselves, shape (N,)."""
+    """What the noise of a tree adds to its values where points meet themselves.
+
+    Parameters
+    ----------
+    term : tree of terms
+    X : ndarray of shape (N, D)
+
+    Returns
+    -------
+    ndarray of shape (N,)
+    """
     noisy = with_noise(term)
     if noisy is None or not len(X):
         return np.zeros(len(X), X.dtype)
