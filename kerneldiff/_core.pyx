@@ -783,6 +783,11 @@ cdef double pair_cost(Program program, Py_ssize_t d, int rows, int cols, Py_ssiz
     return cost + 0.05 * k * size
 
 
+cdef Py_ssize_t most_vectors(Py_ssize_t k, double cost, Py_ssize_t panel) noexcept:
+    """How many of k vectors, each `cost` nanoseconds a pair, let the least task end in time."""
+    return clip(50 * TASK / (panel * panel * cost), 1, max(k, 1))
+
+
 cdef class Side:
     """Points of one side of a product, in panels, with a functional.
 
@@ -865,9 +870,19 @@ def product(Program program, Side rows, Side cols, col_vectors, row_vectors, row
     call.n_rough = <int32_t> program.n_rough
     call.rough = program.rough
     cdef Py_ssize_t row_size = components(rows.parts, d), col_size = components(cols.parts, d)
+    cdef Py_ssize_t e
     if rows.n == 0 or cols.n == 0 or call.k == 0 or row_size == 0 or col_size == 0:
         return
     cdef double cost = pair_cost(program, d, rows.parts, cols.parts, call.k)
+    cdef Py_ssize_t most = most_vectors(
+        call.k, pair_cost(program, d, rows.parts, cols.parts, 1)
+        - pair_cost(program, d, rows.parts, cols.parts, 0), panel)
+    if call.k > most:
+        for e in range(0, call.k, most):
+            some = slice(e, e + most)
+            product(program, rows, cols, col_vectors[some], row_vectors[some] if both else None,
+                    row_sums[some], None if col_sums is None else col_sums[some], total)
+        return
     cdef int kind = TOURNAMENT if symmetric else SQUARE if both else RECTANGLE
     cdef Schedule s = make_schedule(
         kind, rows.n, cols.n, cost * (1 + (kind != RECTANGLE)), panel,
@@ -886,7 +901,7 @@ def product(Program program, Side rows, Side cols, col_vectors, row_vectors, row
     cdef char *others = <char *> space.take(0) - size * item
     widen_weights(table, program, d, point, weights)
     call.weights = weights
-    cdef Py_ssize_t turn, first, last, t, i, j, e
+    cdef Py_ssize_t turn, first, last, t, i, j
     cdef Py_ssize_t batch = clip(threads * FIRST_LOOK / (cost * s.rows * s.cols), threads, s.tasks)
     cdef bint twice
     cdef void *out
@@ -992,9 +1007,18 @@ def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps,
     if rows.n == 0 or cols.n == 0 or row_size == 0 or col_size == 0:
         return np.zeros(n_results)
     cdef int m = program.c.n_inv
+    cdef double of_vector = 0.05 * row_size * col_size
+    cdef Py_ssize_t e, most = most_vectors(call.k, of_vector, panel)
+    if call.k > most:
+        total = np.zeros(n_results)
+        for e in range(0, call.k, most):
+            some = slice(e, e + most)
+            total += contract(program, heads, rows, cols, None, starts, at, steps, u[some], v[some],
+                              triangle, sums)
+        return total
     cdef double cost = (
         pair_cost(program, d, rows.parts, cols.parts, 1) + (0.3 + 0.1 * m) * row_size * col_size
-        + 0.2 * n_results
+        + of_vector * call.k + 0.2 * n_results
     )
     cdef Schedule s = make_schedule(RECTANGLE, rows.n, cols.n, cost, panel, item * max(1, d))
     cdef int threads = max_threads() if cost * rows.n * cols.n > PARALLEL else 1
@@ -1037,7 +1061,7 @@ def contract(Program program, heads, Side rows, Side cols, w, starts, at, steps,
     cdef Workspace space = Workspace(threads * work_bytes + lines((s.lanes - 1) * size * item))
     cdef char *work = <char *> space.take(threads * work_bytes)
     cdef char *others = <char *> space.take(0) - size * item
-    cdef Py_ssize_t turn, first, last, t, i, j, e
+    cdef Py_ssize_t turn, first, last, t, i, j
     cdef Py_ssize_t batch = clip(threads * FIRST_LOOK / (cost * s.rows * s.cols), threads, s.tasks)
     cdef kd_contraction *mine
     cdef kd_contraction *calls = <kd_contraction *> calloc(s.lanes, sizeof(kd_contraction))

@@ -208,6 +208,19 @@ def test_theta_of_dimensions(name, D, K):
     near(operator.vjp(W), whole(W), tensor, matrix)
 
 
+@pytest.mark.parametrize("wrt", ["theta", "rows", "cols"])
+@pytest.mark.parametrize("column", [0, 150, 249])
+def test_more_columns_than_a_task_has_time_for(column, wrt):
+    """To the last bit: all other columns are zero."""
+    X = np.random.default_rng(0).normal(size=(5, 60))
+    operator = CovarianceOperator(two(60), ValueGradient(X[:3]), ValueGradient(X[2:]))
+    alone = weights(operator.shape, None)
+    among = tuple(np.zeros((len(vector), 250)) for vector in alone)
+    for vectors, vector in zip(among, alone, strict=True):
+        vectors[:, column] = vector
+    np.testing.assert_array_equal(operator.vjp(among, wrt), operator.vjp(alone, wrt))
+
+
 @pytest.mark.quick(4)
 @pytest.mark.parametrize("K", ["dense", 2])
 @pytest.mark.parametrize("name", OWN)

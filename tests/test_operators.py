@@ -350,6 +350,18 @@ def test_right_hand_sides(name, symmetric, dtype, K):
     check(two(3), rows[name], None if symmetric else cols[name], K, dtype)
 
 
+@pytest.mark.parametrize("name", ["Hessian", "ValueGradient and Hessian", "without columns"])
+def test_more_right_hand_sides_than_a_task_has_time_for(name):
+    X = np.random.default_rng(0).normal(size=(4, 20))
+    both = [ValueGradient(X[:2]), Hessian(X[1:2])]
+    rows, cols = {
+        "Hessian": (both[1], Hessian(X[3:])),
+        "ValueGradient and Hessian": both,
+        "without columns": (both, None),
+    }[name]
+    check(two(20), rows, cols, K=80)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_right_hand_sides_do_not_mix(name):
     """Each as good as alone: a large one, NaN or infinity beside it changes nothing."""
@@ -1315,9 +1327,9 @@ def product(kernel, rows, cols=None, K=None):
     V = np.ones(op.shape[1] if K is None else (op.shape[1], K))
     return lambda: op @ V
 
-def vjp(kernel, rows, wrt, dense=False):
+def vjp(kernel, rows, wrt, dense=False, K=1):
     op = CovarianceOperator(kernel, rows)
-    W = huge(op.shape, np.float64).T if dense else tuple(map(np.ones, op.shape))
+    W = huge(op.shape, np.float64).T if dense else tuple(np.ones((n, K)) for n in op.shape)
     return lambda: op.vjp(W, wrt)
 
 def jvp(kernel, rows):
@@ -1329,6 +1341,7 @@ cases = {
     "joint": lambda: product(RBF(), ValueGradient(np.ones((100_000, 10)))),
     "tall": lambda: product(RBF(), Value(np.ones((5_000_000, 1))), Value(np.ones((10_000, 1)))),
     "right-hand sides": lambda: product(two, ValueGradient(np.ones((20_000, 10))), None, 64),
+    "more right-hand sides": lambda: product(RBF(), Hessian(normal(16, 30)), None, 1000),
     "Hessians": lambda: product(two, Hessian(np.ones((20_000, 10)))),
     "large Hessians": lambda: product(RBF(), Hessian(np.ones((400, 300)))),
     "many columns": lambda: product(RBF(), ValueGradient(normal(20_000, 500))),
@@ -1336,6 +1349,7 @@ cases = {
     "few points of many columns": lambda: product(RBF(), ValueGradient(normal(500, 50_000))),
     "theta": lambda: vjp(two, ValueGradient(np.ones((20_000, 10))), "theta", dense=True),
     "rows": lambda: vjp(two, ValueGradient(np.ones((50_000, 10))), "rows"),
+    "rows, of many": lambda: vjp(two, ValueGradient(normal(64, 300)), "rows", K=200),
     "rows of Hessians": lambda: vjp(RBF(), Hessian(np.ones((2000, 10))), "rows"),
     "jvp": lambda: jvp(two, ValueGradient(np.ones((50_000, 10)))),
     "expansion": lambda: functools.partial(
@@ -1358,9 +1372,10 @@ assert np.abs(product - _reference.covariance(RBF(), rows).sum(axis=1)).max() < 
 @pytest.mark.parametrize(
     "case",
     [
-        *["values", "joint", "tall", "right-hand sides", "Hessians", "large Hessians"],
+        *["values", "joint", "tall", "right-hand sides", "more right-hand sides"],
+        *["Hessians", "large Hessians"],
         *["many columns", "columns that coincide", "few points of many columns"],
-        *["theta", "rows", "rows of Hessians", "jvp", "expansion"],
+        *["theta", "rows", "rows, of many", "rows of Hessians", "jvp", "expansion"],
     ],
 )
 def test_ctrl_c(case):
